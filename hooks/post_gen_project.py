@@ -63,4 +63,4 @@ def main(answers: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main(json.loads({{cookiecutter | tojson | tojson}}))  # noqa: F821
+    main(json.loads(r"""{{ cookiecutter | tojson }}"""))

@@ -14,7 +14,7 @@ import json
 import keyword
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 MAX_SLUG = 40
@@ -149,7 +149,7 @@ def problems(answers: Mapping[str, Any]) -> Iterator[str]:
     given = {name: str(value) for name, value in answers.items() if not name.startswith("_")}
     backends = answers["_backends"]
     suffixes = backends.get(given.get("backend"), {}).get("suffixes", [""])
-    checks = {
+    checks: dict[str, Callable[[str], str | None]] = {
         "project_slug": slug_problem,
         "backend": lambda backend: backend_problem(backend, list(backends)),
         "scheme": lambda scheme: scheme_problem(scheme, suffixes),
@@ -157,11 +157,11 @@ def problems(answers: Mapping[str, Any]) -> Iterator[str]:
         "model": model_problem,
     }
     for question, answer in given.items():
-        check = checks.get(question, lambda text: text_problem(question, text))
-        if problem := check(answer):
+        check = checks.get(question)
+        if problem := check(answer) if check else text_problem(question, answer):
             yield problem
 
 
 if __name__ == "__main__":
-    found = list(problems(json.loads({{cookiecutter | tojson | tojson}})))  # noqa: F821
+    found = list(problems(json.loads(r"""{{ cookiecutter | tojson }}""")))
     sys.exit("\n".join(found) if found else 0)

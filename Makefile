@@ -1,0 +1,49 @@
+# `make` alone lists what there is. ARGS goes to the command: make test ARGS="-k answers"
+
+# uv does the work: the one on the PATH, or else one of our own in .uv
+UV := $(if $(shell command -v uv 2>/dev/null),uv,.uv/bin/uv)
+COOKIECUTTER = $(UV) run --quiet --only-group bake cookiecutter
+
+OUT ?= baked
+BACKEND ?= sqlite
+
+.DEFAULT_GOAL := help
+.PHONY: help demo bake test quick lint format clean uv
+
+help:  ## List the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(UV)  ## Bake the default into a temporary folder, set it up and watch it remember
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
+	$(COOKIECUTTER) . --no-input --default-config --output-dir "$$folder" backend=$(BACKEND) && \
+	unset SESSION_SERVICE_URI && export PATH="$(CURDIR)/.uv/bin:$$PATH" && \
+	$(MAKE) --no-print-directory -C "$$folder/my-agent" setup demo
+
+bake: $(UV)  ## Bake into OUT=baked: make bake BACKEND=redis ARGS="scheme=acme session_ttl=1h"
+	$(COOKIECUTTER) . --no-input --output-dir "$(OUT)" backend=$(BACKEND) $(ARGS)
+
+test: $(UV)  ## Run all tests, those that install baked projects last
+	$(UV) run pytest -n auto $(ARGS)
+
+quick: $(UV)  ## Run the tests that only bake
+	$(UV) run pytest -n auto -m "not installed" $(ARGS)
+
+lint: $(UV)  ## Check format, style and types of the generator
+	$(UV) run ruff format --check
+	$(UV) run ruff check
+	$(UV) run mypy
+
+format: $(UV)  ## Format the code and mend what can be mended
+	$(UV) run ruff check --fix-only
+	$(UV) run ruff format
+
+clean:  ## Remove what can be made again
+	rm -rf .venv .uv baked .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.uv/bin/uv:
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+		{ echo 'Neither uv nor Python 3.11 or newer (as python3) was found: install one of them.' >&2; exit 1; }
+	@python3 -m venv .uv || \
+		{ echo 'Python has no venv here: install it (Debian and Ubuntu: apt install python3-venv), or uv.' >&2; exit 1; }
+	@.uv/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.8,<1'

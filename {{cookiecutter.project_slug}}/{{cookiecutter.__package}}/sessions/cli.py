@@ -1,0 +1,271 @@
+"""`sessions list | show | export | import | delete`: look after what is stored.
+
+Only the contract of session services is used, so this works on every backend.
+"""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+
+import click
+
+from ..settings import APP_NAME
+from ..terminal import print_table, printable, time_left
+from . import create_session_service
+from .errors import SessionStoreError
+
+if TYPE_CHECKING:
+    from google.adk.events.event import Event
+
+    from .service import PersistentSessionService
+    from .session import PersistentSession
+
+T = TypeVar("T")
+
+uri_option = click.option(
+    "--uri", help="Session URI, instead of SESSION_SERVICE_URI, .env or the project's default."
+)
+app_option = click.option(
+    "--app", default=APP_NAME, show_default=True, help="Name of the app whose sessions are meant."
+)
+user_option = click.option("--user", help="Only sessions of this user.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group()
+def sessions() -> None:
+    """List, show, export, import and delete sessions."""
+
+
+@sessions.command("list")
+@user_option
+@app_option
+@uri_option
+@json_option
+def list_command(uri: str | None, app: str, user: str | None, as_json: bool) -> None:
+    """List the sessions, the most recently used last."""
+    found = connected(uri, lambda service: list_sessions(service, app, user))
+    if as_json:
+        click.echo(json.dumps([summary(session) for session in found], indent=2))
+    elif found:
+        print_table(
+            ("SESSION", "USER", "EVENTS", "LAST EVENT", "EXPIRES IN"),
+            [
+                (
+                    session.id,
+                    session.user_id,
+                    session.revision,
+                    timestamp(session.last_update_time),
+                    time_left(session.expires_at),
+                )
+                for session in found
+            ],
+        )
+    else:
+        of = f" of user {user!r}" if user is not None else ""
+        click.echo(f"There are no sessions{of} in app {app!r}.", err=True)
+
+
+@sessions.command()
+@click.argument("session_id")
+@user_option
+@app_option
+@uri_option
+@json_option
+def show(uri: str | None, app: str, user: str | None, session_id: str, as_json: bool) -> None:
+    """Show a session: its state and what was said."""
+    session = connected(uri, lambda service: find(service, app, user, session_id))
+    if as_json:
+        from .transfer import dump
+
+        click.echo(json.dumps(dump(session), indent=2))
+        return
+    click.echo(f"Session {printable(session.id)} of user {printable(session.user_id)}")
+    click.echo(f"{session.revision} events, expires in: {time_left(session.expires_at)}\n")
+    if session.state:
+        print_table(("STATE", "VALUE"), sorted(session.state.items()))
+        click.echo()
+    if session.events:
+        rows = [(timestamp(e.timestamp), e.author, spoken(e)) for e in session.events]
+        print_table(("TIME", "AUTHOR", "EVENT"), rows)
+
+
+@sessions.command()
+@click.argument("session_ids", nargs=-1, metavar="[SESSION_ID]...")
+@click.option("--all", "everything", is_flag=True, help="Export all sessions of the app.")
+@user_option
+@app_option
+@uri_option
+def export(
+    uri: str | None, app: str, user: str | None, session_ids: tuple[str, ...], everything: bool
+) -> None:
+    """Write sessions to standard output, one line of JSON each: `export --all > sessions.jsonl`."""
+    if bool(session_ids) == everything:
+        raise click.UsageError("Name the sessions to export, or give --all.")
+    failed = connected(uri, lambda service: write(service, app, user, session_ids))
+    if failed:
+        raise click.ClickException(f"{failed} of the sessions could not be exported.")
+
+
+@sessions.command("import")
+@click.argument("file", type=click.File(encoding="utf-8"))
+@uri_option
+def import_command(uri: str | None, file: TextIO) -> None:
+    """Create the sessions that `export` wrote to FILE (`-` for standard input): all, or none.
+
+    What is there already is never overwritten. State of users and of the app (`user:`, `app:`) is
+    set to what it was when the sessions were exported.
+    """
+    from .transfer import TransferError, parse, restore
+
+    found = []
+    try:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                found.append(parse(line))
+    except TransferError as error:
+        raise click.ClickException(
+            f"Line {number} of {file.name} cannot be read: {error}."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise click.ClickException(f"{file.name} is not a text in UTF-8.") from error
+    connected(uri, lambda service: restore(service, found))
+    click.echo(f"Imported {counted(len(found))}.", err=True)
+
+
+@sessions.command()
+@click.argument("session_ids", nargs=-1, required=True, metavar="SESSION_ID...")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@user_option
+@app_option
+@uri_option
+def delete(
+    uri: str | None, app: str, user: str | None, session_ids: tuple[str, ...], yes: bool
+) -> None:
+    """Delete sessions with their events. State of their users and of the app stays."""
+    if not yes and not click.confirm(f"Delete {counted(len(session_ids))} for good?", err=True):
+        raise click.ClickException("Nothing was deleted.")
+
+    async def remove(service: "PersistentSessionService") -> None:
+        found = [await find(service, app, user, session_id) for session_id in session_ids]
+        for session in found:
+            await service.delete_session(
+                app_name=app, user_id=session.user_id, session_id=session.id
+            )
+
+    connected(uri, remove)
+    click.echo(f"Deleted {counted(len(session_ids))}.", err=True)
+
+
+def connected(uri: str | None, work: "Callable[[PersistentSessionService], Awaitable[T]]") -> T:
+    """Return what `work` makes of the session service of a URI; errors end in one sentence."""
+
+    async def run() -> T:
+        async with create_session_service(uri) as service:
+            return await work(service)
+
+    try:
+        return asyncio.run(run())
+    except (SessionStoreError, ValueError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+async def list_sessions(
+    service: "PersistentSessionService", app: str, user: str | None
+) -> "list[PersistentSession]":
+    """Return the sessions of an app or of one of its users, without events."""
+    from .session import PersistentSession
+
+    listed = await service.list_sessions(app_name=app, user_id=user)
+    return [session for session in listed.sessions if isinstance(session, PersistentSession)]
+
+
+async def find(
+    service: "PersistentSessionService", app: str, user: str | None, session_id: str
+) -> "PersistentSession":
+    """Return the session of that id; ids are unique only below their user."""
+    users = [user]
+    if user is None:
+        listed = await list_sessions(service, app, None)
+        users = [session.user_id for session in listed if session.id == session_id]
+    if len(users) > 1:
+        names = ", ".join(repr(name) for name in users)
+        raise click.ClickException(
+            f"Several users have a session {session_id!r}: add --user, one of {names}."
+        )
+    for name in users:
+        session = await service.get_session(app_name=app, user_id=name or "", session_id=session_id)
+        if session is not None:
+            return session
+    raise click.ClickException(
+        f"There is no session {session_id!r} in app {app!r}: it was deleted, or it has expired."
+    )
+
+
+async def write(
+    service: "PersistentSessionService", app: str, user: str | None, session_ids: Sequence[str]
+) -> int:
+    """Print sessions as lines of JSON, all of them if no id is given; return how many could not be.
+
+    A session that is damaged does not keep the others from being saved.
+    """
+    from .transfer import dump
+
+    failed = 0
+    if session_ids:
+        wanted = [(user, session_id) for session_id in session_ids]
+    else:
+        wanted = [(s.user_id, s.id) for s in await list_sessions(service, app, user)]
+    for owner, session_id in wanted:
+        try:
+            click.echo(json.dumps(dump(await find(service, app, owner, session_id))))
+        except (SessionStoreError, click.ClickException) as error:
+            click.echo(f"Error: {error}", err=True)
+            failed += 1
+    return failed
+
+
+def summary(session: "PersistentSession") -> dict[str, Any]:
+    """Return what `list --json` says of a session. Times are epoch seconds."""
+    return {
+        "id": session.id,
+        "user": session.user_id,
+        "app": session.app_name,
+        "events": session.revision,
+        "last_update_time": session.last_update_time,
+        "ttl": session.ttl,
+        "expires_at": session.expires_at,
+    }
+
+
+def spoken(event: "Event") -> str:
+    """Return what an event says, in words or as a call of a tool."""
+    said = []
+    for part in (event.content.parts if event.content else None) or []:
+        if part.text:
+            said.append(part.text)
+        elif part.function_call:
+            arguments = json.dumps(part.function_call.args, ensure_ascii=False, default=repr)
+            said.append(f"→ {part.function_call.name} {arguments}")
+        elif part.function_response:
+            result = json.dumps(part.function_response.response, ensure_ascii=False, default=repr)
+            said.append(f"← {part.function_response.name} {result}")
+        else:
+            kinds = ", ".join(part.model_dump(exclude_none=True))
+            said.append(f"({kinds or 'empty'})")
+    return " ".join(said)
+
+
+def timestamp(seconds: float) -> str:
+    """Return a moment as people read it, in local time; events may claim any time."""
+    try:
+        return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError, OSError):
+        return str(seconds)
+
+
+def counted(number: int) -> str:
+    """Return `1 session`, `2 sessions`."""
+    return f"{number} session{'' if number == 1 else 's'}"

@@ -1,0 +1,31 @@
+"""What was chosen for this project: the backend, its URI scheme and how long sessions live."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .store import SessionStore
+    from .uri import SessionURI
+
+{%- set backend = cookiecutter._backends[cookiecutter.backend] %}
+
+BACKEND = {{ cookiecutter.backend | tojson }}
+BACKEND_TITLE = {{ backend.title | tojson }}
+
+SCHEME = {{ cookiecutter.scheme | tojson }}
+"""The scheme of session URIs: what follows it is parsed by the store."""
+
+SCHEMES = ({% for suffix in backend.suffixes %}{{ (cookiecutter.scheme ~ suffix) | tojson }},{% if not loop.last %} {% endif %}{% endfor %})
+"""All spellings of the scheme; what is added to SCHEME selects a kind of connection."""
+
+DEFAULT_URI = {{ backend.default_uri.replace("{scheme}", cookiecutter.scheme) | tojson }}
+"""Used where neither an argument nor SESSION_SERVICE_URI names another."""
+
+DEFAULT_TTL = {{ cookiecutter.session_ttl | tojson }}
+"""How long a session lives after its last event: 90s, 30m, 24h, 7d, seconds, or 0 for never."""
+
+
+def open_store(uri: "SessionURI") -> "SessionStore":
+    """Return the store that the URI describes; nothing is connected before its first use."""
+    from .stores.{{ backend.store.module }} import {{ backend.store.class }}
+
+    return {{ backend.store.class }}.from_uri(uri)

@@ -1,0 +1,108 @@
+"""From a URI to a service, for our own callers and for ADK's registry."""
+
+import asyncio
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+from . import config
+from .errors import ConfigurationError, SessionStoreError
+from .service import PersistentSessionService
+from .ttl import format_ttl, parse_ttl
+from .uri import not_negative, parse_uri
+
+URI_VARIABLE = "SESSION_SERVICE_URI"
+
+
+def session_uri(uri: str | None = None) -> str:
+    """Return the given URI, else that of the environment, of `.env`, or the project's default."""
+    if uri is not None:
+        return uri
+    if os.environ.get(URI_VARIABLE):
+        return os.environ[URI_VARIABLE]
+    from dotenv import dotenv_values
+
+    project = Path(__file__).resolve().parents[2]
+    for folder in (Path.cwd(), project):
+        if (found := dotenv_values(folder / ".env").get(URI_VARIABLE)) is not None:
+            return found
+    return config.DEFAULT_URI
+
+
+def build_service(uri: str | None = None, **options: Any) -> PersistentSessionService:
+    """Build the service of a URI; see `create_session_service`.
+
+    ADK passes the folder of the agents (`agents_dir`), which a database has no use for.
+    """
+    options.pop("agents_dir", None)
+    parsed = parse_uri(
+        session_uri(uri), scheme=config.SCHEME, schemes=config.SCHEMES, options=options
+    )
+    ttl = parsed.options.take("ttl", parse_ttl, parse_ttl(config.DEFAULT_TTL))
+    cache_mb = parsed.options.take("cache_mb", not_negative, 64.0)
+    try:
+        store = config.open_store(parsed)
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"{config.BACKEND_TITLE} needs the Python package {error.name!r}, which is not installed:"
+            " run `uv sync` in the project."
+        ) from None
+    parsed.options.finish()
+    lives = f"sessions expire after {format_ttl(ttl)}" if ttl else "sessions never expire"
+    return PersistentSessionService(
+        store,
+        ttl=ttl,
+        cache_bytes=int(cache_mb * (1 << 20)),
+        description=f"{parsed.scheme} → {config.BACKEND_TITLE} at {store.location}, {lives}",
+    )
+
+
+def register_schemes() -> None:
+    """Register every spelling of the scheme with ADK."""
+    from google.adk.cli.service_registry import get_service_registry
+
+    registry = get_service_registry()
+    for scheme in config.SCHEMES:
+        registry.register_session_service(scheme, open_for_adk)
+
+
+def open_for_adk(uri: str, **options: Any) -> PersistentSessionService:
+    """Build the service for ADK's command line: checked, announced, and failing in one sentence.
+
+    ADK would show a traceback for an exception of ours, but prints a `ClickException` and exits.
+    """
+    import click
+
+    try:
+        service = build_service(uri, **options)
+        _run_apart(uri, options)
+    except SessionStoreError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"Sessions: {service}", err=True)
+    return service
+
+
+def _run_apart(uri: str, options: dict[str, Any]) -> None:
+    """Check the database from a thread with a loop and a store of its own.
+
+    ADK calls its factories from inside a running loop (`adk run`) as well as from outside one
+    (`adk web`), and what is connected on one loop cannot be used on another.
+    """
+    problem: list[BaseException] = []
+
+    async def check() -> None:
+        async with build_service(uri, **options) as service:
+            await service.check()
+
+    def run() -> None:
+        try:
+            asyncio.run(check())
+        except BaseException as error:
+            problem.append(error)
+
+    thread = threading.Thread(target=run, name="session-store-check")
+    thread.start()
+    thread.join()
+    if problem:
+        raise problem[0]

@@ -1,0 +1,473 @@
+"""Sessions in Redis 6.2 or later, or in Valkey: one Lua script, and so one round trip, per operation.
+
+Keys, with ids percent-encoded so that no id can spell another's key:
+
+    <prefix>:{<app>/<user>}:s:<session>   hash: the head, and the session's state as fields `s:<key>`
+    <prefix>:{<app>/<user>}:e:<session>   list: its events, each behind its timestamp (8 bytes)
+    <prefix>:{<app>/<user>}:sessions      sorted set: the user's sessions by when the server drops them
+    <prefix>:{<app>/<user>}:state         hash: the user's state
+    <prefix>:{<app>/<user>}:outbox        hash: on a cluster, app state on its way to the app's slot
+    <prefix>:{<app>}:users                sorted set: the app's users, likewise
+    <prefix>:{<app>}:state                hash: the app's state
+
+The braces put all keys of a user into one slot of a cluster. Everything that belongs to a session has a
+time to live on the server, so that nothing is left over when sessions expire.
+"""
+
+import asyncio
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Self, cast
+from urllib.parse import quote, unquote
+
+from redis import asyncio as redis
+from redis import exceptions
+from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+
+from ..errors import ConfigurationError, StoreUnavailable
+from ..per_loop import PerLoop
+from ..store import (
+    AlreadyExists,
+    Head,
+    NotFound,
+    Position,
+    ScopedState,
+    SessionKey,
+    Stale,
+    Stored,
+    StoredEvent,
+    next_expiry,
+)
+from ..uri import SessionURI, boolean, positive
+from .redis_scripts import (
+    APPEND,
+    CREATE,
+    DELETE,
+    DELIVER,
+    LIST,
+    LOAD,
+    REGISTER,
+    SETTLE,
+    Script,
+)
+
+Client = redis.Redis | redis.RedisCluster
+
+EXISTS, MISSING, STALE = b"exists", b"missing", b"stale"
+"""What the scripts answer instead of a result."""
+
+STATE = b"s:"
+"""What the fields of a session's hash begin with that hold its state."""
+
+TIMESTAMP = struct.Struct(">d")
+
+DRIVER_OPTIONS: dict[str, tuple[Callable[[str], Any], Any]] = {
+    "socket_timeout": (positive, 5.0),
+    "socket_connect_timeout": (positive, 5.0),
+    "socket_keepalive": (boolean, True),
+    "health_check_interval": (positive, 30.0),
+    "max_connections": (int, 64),
+    "client_name": (str, None),
+    "protocol": (int, None),
+}
+TLS_OPTIONS: dict[str, tuple[Callable[[str], Any], Any]] = {
+    "ssl_ca_certs": (str, None),
+    "ssl_certfile": (str, None),
+    "ssl_keyfile": (str, None),
+    "ssl_cert_reqs": (str, "required"),
+    "ssl_check_hostname": (boolean, True),
+}
+"""redis-py's names of its options, with ours as the defaults."""
+
+REPLIES = {
+    "OOM": "its memory is full; raise maxmemory, or shorten the ttl of sessions",
+    "READONLY": "it is a replica and takes no writes; name the master, or use sentinel=<service>",
+    "MISCONF": "it refuses writes because it cannot save to disk; see its log",
+    "NOPERM": "the user lacks permission for the commands or keys of sessions; see the README",
+    "WRONGPASS": "it refuses the credentials; check user and password in the session URI",
+    "LOADING": "it is still loading its data; try again in a moment",
+    "CLUSTERDOWN": "the cluster is down; see CLUSTER INFO",
+    "DB index is out of range": "it has no database of that number; check the end of the session URI",
+    "MOVED": "it is part of a cluster; add cluster=true to the session URI",
+}
+"""What the server answers, by its code, and what to do."""
+
+LIST_BATCH = 100
+"""Users whose sessions are asked for in one round trip when all of an app are listed."""
+
+
+class RedisStore:
+    """A `SessionStore` in Redis. See `from_uri` for its options."""
+
+    def __init__(
+        self,
+        connect: Callable[[], Client],
+        *,
+        location: str,
+        prefix: str = "sessions",
+        cluster: bool = False,
+    ) -> None:
+        self._clients = PerLoop(connect, lambda client: client.aclose())
+        self._location = location
+        self._prefix = prefix
+        self._cluster = cluster
+
+    @classmethod
+    def from_uri(cls, uri: SessionURI) -> Self:
+        """Open `scheme://[user:password@]host[:port][/db]`, `schemes://` for TLS, or a Unix socket.
+
+        `scheme+unix:///path/to.sock?db=0` is a Unix socket. Options: `prefix` of all keys,
+        `cluster=true`, `sentinel=<service>` (with several `host:port,host:port`), and redis-py's
+        own of `DRIVER_OPTIONS` and `TLS_OPTIONS`.
+        """
+        take = uri.options.take
+        prefix = take("prefix", str, "sessions")
+        cluster = take("cluster", boolean, False)
+        service = take("sentinel", str, "")
+        settings: dict[str, Any] = {"username": uri.username, "password": uri.password}
+        tls = TLS_OPTIONS if uri.variant == "s" else {}
+        for name, (convert, default) in (DRIVER_OPTIONS | tls).items():
+            settings[name] = take(name, convert, default)
+        retry = Retry(
+            ExponentialBackoff(cap=0.5, base=0.01), 3, supported_errors=(exceptions.ConnectionError,)
+        )
+        settings["retry"] = retry
+        if "{" in prefix or "}" in prefix:
+            raise ConfigurationError("Option prefix must not have braces: they name a cluster slot.")
+        if uri.variant == "+unix":
+            settings |= {"path": uri.path, "db": take("db", int, 0)}
+            settings["connection_class"] = UnixDomainSocketConnection
+            connect = _pooled(settings)
+        elif cluster:
+            if uri.path.strip("/") not in ("", "0"):
+                raise ConfigurationError("A Redis Cluster has only database 0: leave it out.")
+            connect = _clustered(_hosts(uri, 6379), settings, tls=bool(tls))
+        else:
+            settings["db"] = _database(uri)
+            if service:
+                connect = _watched(_hosts(uri, 26379), service, settings, tls=bool(tls))
+            else:
+                [(settings["host"], settings["port"])] = _hosts(uri, 6379)[:1]
+                if tls:
+                    settings["connection_class"] = SSLConnection
+                connect = _pooled(settings)
+        return cls(connect, location=uri.location, prefix=prefix, cluster=cluster)
+
+    @property
+    def location(self) -> str:
+        """Host, port and database."""
+        return self._location
+
+    async def create(
+        self, key: SessionKey, *, mark: str, state: ScopedState, now: float, ttl: int
+    ) -> Stored:
+        expires_at = next_expiry(None, ttl=ttl, now=now)
+        expiry = "" if expires_at is None else repr(expires_at)
+        with self._translated():
+            if self._cluster:
+                await self._register(key, ttl)
+            reply = await self._run(
+                CREATE,
+                self._keys(key),
+                *(quote(key.session_id, safe=""), quote(key.user_id, safe="")),
+                *(mark, repr(now), ttl, expiry, repr(now)),
+                *_flat(state),
+            )
+            if reply == EXISTS:
+                raise AlreadyExists
+            return await self._stored(key, reply)
+
+    async def load(
+        self,
+        key: SessionKey,
+        *,
+        now: float,
+        after_revision: int = 0,
+        limit: int | None = None,
+        since: float | None = None,
+    ) -> Stored | None:
+        with self._translated():
+            reply = await self._run(
+                LOAD,
+                self._keys(key),
+                *(repr(now), after_revision),
+                *(-1 if limit is None else limit, "" if since is None else repr(since)),
+            )
+            return None if reply == MISSING else await self._stored(key, reply)
+
+    async def append(
+        self,
+        key: SessionKey,
+        *,
+        expected: Position,
+        event: bytes,
+        timestamp: float,
+        state: ScopedState,
+        now: float,
+    ) -> Head:
+        with self._translated():
+            reply = await self._run(
+                APPEND,
+                self._keys(key),
+                *(quote(key.session_id, safe=""), quote(key.user_id, safe="")),
+                *(expected.mark, expected.revision, repr(now)),
+                *(repr(timestamp), TIMESTAMP.pack(timestamp) + event),
+                *_flat(state),
+            )
+            if reply == MISSING:
+                raise NotFound
+            if reply == STALE:
+                raise Stale
+            ttl, expiry = int(reply[0]), reply[1]
+            if self._cluster:
+                await self._register(key, ttl)
+                if state.app:
+                    stamp = TIMESTAMP.pack(now)
+                    pending = [part for item in state.app.items() for part in (item[0], stamp + item[1])]
+                    await self._deliver(key, pending)
+        position = Position(expected.mark, expected.revision + 1)
+        return Head(key, position, timestamp, ttl, float(expiry) if expiry else None)
+
+    async def list(self, app_name: str, user_id: str | None, *, now: float) -> Sequence[Stored]:
+        with self._translated():
+            if user_id is None:
+                members = await self._client.zrange(self._app_key(app_name, "users"), 0, -1)
+                users = [unquote(member.decode()) for member in members]
+            else:
+                users = [user_id]
+            app = await self._app_state(app_name) if self._cluster or len(users) > 1 else None
+            found = []
+            for start in range(0, len(users), LIST_BATCH):
+                batch = users[start : start + LIST_BATCH]
+                replies = await asyncio.gather(
+                    *(self._list_user(app_name, user, now) for user in batch)
+                )
+                for user, (sessions, user_state, app_state) in zip(batch, replies, strict=True):
+                    shared = _pairs(app_state) if app is None else app
+                    for member, fields in sessions:
+                        key = SessionKey(app_name, user, unquote(member.decode()))
+                        found.append(_record(key, fields, shared, _pairs(user_state), ()))
+            return found
+
+    async def delete(self, key: SessionKey) -> None:
+        with self._translated():
+            user = quote(key.user_id, safe="")
+            await self._run(DELETE, self._keys(key), quote(key.session_id, safe=""), user)
+            if self._cluster:
+                await self._unregister(key)
+
+    async def user_state(self, app_name: str, user_id: str) -> Mapping[str, bytes]:
+        with self._translated():
+            key = f"{self._user_key(app_name, user_id)}:state"
+            return _decoded(await self._client.hgetall(key))
+
+    async def ping(self) -> None:
+        with self._translated():
+            # A script that writes nothing, because a user of an ACL may PING but not run scripts.
+            await self._run(LIST, [f"{self._prefix}:{{}}:ping", f"{self._prefix}:{{}}:ping"], "0", "")
+
+    async def close(self) -> None:
+        await self._clients.close()
+
+    # Keys.
+
+    def _app_key(self, app_name: str, what: str) -> str:
+        return f"{self._prefix}:{{{quote(app_name, safe='')}}}:{what}"
+
+    def _user_key(self, app_name: str, user_id: str) -> str:
+        return f"{self._prefix}:{{{quote(app_name, safe='')}/{quote(user_id, safe='')}}}"
+
+    def _keys(self, key: SessionKey) -> Sequence[str]:
+        user = self._user_key(key.app_name, key.user_id)
+        session = quote(key.session_id, safe="")
+        keys = [
+            f"{user}:s:{session}",
+            f"{user}:e:{session}",
+            f"{user}:sessions",
+            f"{user}:state",
+            f"{user}:outbox",
+        ]
+        if not self._cluster:
+            keys += [self._app_key(key.app_name, "state"), self._app_key(key.app_name, "users")]
+        return keys
+
+    # Calls.
+
+    @property
+    def _client(self) -> Any:
+        return self._clients.get()
+
+    async def _run(self, script: Script, keys: Sequence[str], *arguments: Any) -> Any:
+        try:
+            return await self._client.evalsha(script.sha, len(keys), *keys, *arguments)
+        except exceptions.NoScriptError:
+            # A server that was restarted, or a replica that has taken over, does not know it yet.
+            return await self._client.eval(script.text, len(keys), *keys, *arguments)
+
+    async def _list_user(self, app_name: str, user_id: str, now: float) -> Any:
+        user = self._user_key(app_name, user_id)
+        keys = [f"{user}:sessions", f"{user}:state"]
+        if not self._cluster:
+            keys.append(self._app_key(app_name, "state"))
+        return await self._run(LIST, keys, repr(now), f"{user}:s:")
+
+    async def _stored(self, key: SessionKey, reply: Any) -> Stored:
+        fields, user, app, pending, log = reply
+        app_state = _pairs(app)
+        if self._cluster:
+            if pending:
+                await self._deliver(key, pending)
+            app_state = await self._app_state(key.app_name)
+        return _record(key, fields, app_state, _pairs(user), log)
+
+    async def _app_state(self, app_name: str) -> dict[str, bytes]:
+        return _decoded(await self._client.hgetall(self._app_key(app_name, "state")))
+
+    # A cluster keeps an app's state in another slot than its users, and a script stays in one slot.
+
+    async def _deliver(self, key: SessionKey, pending: Sequence[bytes | str]) -> None:
+        """Bring app state from the outbox of a user to the app; whoever finds some there does it."""
+        stamps = self._app_key(key.app_name, "stamps")
+        await self._run(DELIVER, [self._app_key(key.app_name, "state"), stamps], *pending)
+        outbox = f"{self._user_key(key.app_name, key.user_id)}:outbox"
+        await self._run(SETTLE, [outbox], *pending)
+
+    async def _register(self, key: SessionKey, ttl: int) -> None:
+        users = self._app_key(key.app_name, "users")
+        await self._run(REGISTER, [users], quote(key.user_id, safe=""), ttl)
+
+    async def _unregister(self, key: SessionKey) -> None:
+        """Take a user without sessions off the list, and back onto it if one came in between."""
+        sessions = f"{self._user_key(key.app_name, key.user_id)}:sessions"
+        if not await self._client.exists(sessions):
+            await self._client.zrem(
+                self._app_key(key.app_name, "users"), quote(key.user_id, safe="")
+            )
+            if await self._client.exists(sessions):
+                await self._register(key, 0)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Say in a sentence what went wrong; redis-py's texts hold no password, but some a traceback."""
+        try:
+            yield
+        except (exceptions.RedisError, OSError) as error:
+            raise StoreUnavailable(f"Redis at {self._location}: {_explain(error)}.") from error
+
+
+def _explain(error: Exception) -> str:
+    text = str(error).strip().rstrip(".") or type(error).__name__
+    if isinstance(error, exceptions.AuthenticationError) or "NOAUTH" in text:
+        return "it refuses the credentials; check user and password in the session URI"
+    if isinstance(error, exceptions.TimeoutError | TimeoutError):
+        return "it did not answer in time; check that it runs and is not overloaded"
+    if "WRONG_VERSION_NUMBER" in text or "record layer failure" in text:
+        return "it does not speak TLS; use the scheme without 's', or the port for TLS"
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        return "its certificate is not trusted; name its authority with ssl_ca_certs"
+    for code, mend in REPLIES.items():
+        if code in text:
+            return mend
+    if isinstance(error, exceptions.ConnectionError | OSError):
+        return f"it cannot be reached ({text}); check that it runs, and host and port in the session URI"
+    return text
+
+
+def _pooled(settings: dict[str, Any]) -> Callable[[], Client]:
+    def connect() -> Client:
+        pool = redis.BlockingConnectionPool(timeout=settings["socket_timeout"], **settings)
+        return redis.Redis.from_pool(pool)
+
+    return connect
+
+
+def _clustered(
+    hosts: list[tuple[str, int]], settings: dict[str, Any], *, tls: bool
+) -> Callable[[], Client]:
+    def connect() -> Client:
+        nodes = [redis.cluster.ClusterNode(host, port) for host, port in hosts]
+        return redis.RedisCluster(startup_nodes=nodes, ssl=tls, **settings)
+
+    return connect
+
+
+def _watched(
+    hosts: list[tuple[str, int]], service: str, settings: dict[str, Any], *, tls: bool
+) -> Callable[[], Client]:
+    def connect() -> Client:
+        timeouts = {name: settings[name] for name in ("socket_timeout", "socket_connect_timeout")}
+        sentinel = redis.Sentinel(  # type: ignore[no-untyped-call]
+            hosts, sentinel_kwargs=timeouts, ssl=tls, **settings
+        )
+        return cast(Client, sentinel.master_for(service))
+
+    return connect
+
+
+def _hosts(uri: SessionURI, default_port: int) -> list[tuple[str, int]]:
+    hosts = []
+    for text in (uri.hosts or "localhost").split(","):
+        host, _, port = text.rpartition(":") if not text.endswith("]") else (text, "", "")
+        if not host:
+            host, port = text, ""
+        try:
+            hosts.append((host.strip("[]"), int(port or default_port)))
+        except ValueError:
+            raise ConfigurationError(f"Port {port!r} in the session URI is not a number.") from None
+    return hosts
+
+
+def _database(uri: SessionURI) -> int:
+    text = uri.path.strip("/")
+    if text and not text.isdecimal():
+        raise ConfigurationError(
+            f"Database {text!r} in the session URI is not a number: Redis has 0, 1, 2 and so on."
+        )
+    return int(text or 0)
+
+
+def _flat(state: ScopedState) -> Iterator[Any]:
+    for scope in (state.session, state.user, state.app):
+        yield len(scope)
+        for item in scope.items():
+            yield from item
+
+
+def _pairs(flat: Sequence[bytes]) -> dict[str, bytes]:
+    return {flat[at].decode(): flat[at + 1] for at in range(0, len(flat), 2)}
+
+
+def _decoded(pairs: Mapping[bytes, bytes]) -> dict[str, bytes]:
+    return {name.decode(): value for name, value in pairs.items()}
+
+
+def _record(
+    key: SessionKey,
+    flat: Sequence[bytes],
+    app: Mapping[str, bytes],
+    user: Mapping[str, bytes],
+    log: Sequence[bytes],
+) -> Stored:
+    fields = {flat[at]: flat[at + 1] for at in range(0, len(flat), 2)}
+    revision, expiry = int(fields[b"revision"]), fields[b"expires"]
+    head = Head(
+        key,
+        Position(fields[b"mark"].decode(), revision),
+        float(fields[b"updated"]),
+        int(fields[b"ttl"]),
+        float(expiry) if expiry else None,
+    )
+    own = {
+        name[len(STATE) :].decode(): value
+        for name, value in fields.items()
+        if name.startswith(STATE)
+    }
+    start = revision - len(log)
+    events = [
+        StoredEvent(start + place, TIMESTAMP.unpack_from(entry)[0], entry[TIMESTAMP.size :])
+        for place, entry in enumerate(log, 1)
+    ]
+    return Stored(head, ScopedState(app, user, own), events)

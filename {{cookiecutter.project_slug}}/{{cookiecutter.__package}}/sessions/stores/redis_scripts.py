@@ -1,0 +1,239 @@
+"""What Redis executes: each script is one atomic operation of `redis.py`, named after what it does.
+
+KEYS are always session, events, sessions, state, outbox of a user and, where the server is not a
+cluster, state and users of the app, which a cluster keeps in another slot.
+"""
+
+from dataclasses import dataclass, field
+from hashlib import sha1
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A Lua script and the name that Redis keeps it under."""
+
+    text: str
+    sha: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sha", sha1(self.text.encode(), usedforsecurity=False).hexdigest())
+
+
+_COMMON = """
+local session, events, sessions, user, outbox, app, users = unpack(KEYS)
+
+local function clock()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+local function live(now)
+  local head = redis.call('HMGET', session, 'mark', 'revision', 'ttl', 'expires')
+  if not head[1] or (head[4] ~= '' and tonumber(head[4]) <= now) then return nil end
+  return head
+end
+
+-- Write the pairs that start at ARGV[at] with their number; return where the next begin.
+local function put(key, at, prefix)
+  local pairs = tonumber(ARGV[at])
+  for i = at + 1, at + 2 * pairs, 2 do
+    redis.call('HSET', key, prefix .. ARGV[i], ARGV[i + 1])
+  end
+  return at + 2 * pairs + 1
+end
+
+-- An index lives as long as its last member.
+local function trim(index, now)
+  redis.call('ZREMRANGEBYSCORE', index, '-inf', now)
+  local last = redis.call('ZREVRANGE', index, 0, 0, 'WITHSCORES')[2]
+  if last == 'inf' then
+    redis.call('PERSIST', index)
+  elseif last then
+    redis.call('PEXPIREAT', index, last)
+  end
+  return last
+end
+
+-- Register the session with its user, the user with the app; ttl false takes it off.
+local function index(member, user_member, ttl)
+  local now = clock()
+  if not ttl then
+    redis.call('ZREM', sessions, member)
+  elseif ttl > 0 then
+    redis.call('ZADD', sessions, string.format('%.0f', now + ttl * 1000), member)
+    redis.call('PEXPIRE', session, ttl * 1000)
+    redis.call('PEXPIRE', events, ttl * 1000)
+  else
+    redis.call('ZADD', sessions, 'inf', member)
+  end
+  local last = trim(sessions, now)
+  if users then
+    if last then redis.call('ZADD', users, last, user_member)
+    else redis.call('ZREM', users, user_member) end
+    trim(users, now)
+  end
+end
+
+local function put_app(at, stamp)
+  if app then
+    put(app, at, '')
+  elseif tonumber(ARGV[at]) > 0 then
+    local pairs = tonumber(ARGV[at])
+    for i = at + 1, at + 2 * pairs, 2 do
+      redis.call('HSET', outbox, ARGV[i], struct.pack('>d', stamp) .. ARGV[i + 1])
+    end
+  end
+end
+
+local function shared()
+  local pending = redis.call('HGETALL', outbox)
+  return redis.call('HGETALL', user), app and redis.call('HGETALL', app) or {}, pending
+end
+"""
+
+CREATE = Script(
+    _COMMON
+    + """
+-- ARGV: session, user, mark, now, ttl, expires, updated, then state of session, user and app
+local now, ttl = tonumber(ARGV[4]), tonumber(ARGV[5])
+local head = live(now)
+if head and head[1] ~= ARGV[3] then return 'exists' end
+if not head then
+  redis.call('DEL', session, events)
+  redis.call('HSET', session, 'mark', ARGV[3], 'revision', 0, 'ttl', ARGV[5], 'expires', ARGV[6],
+    'updated', ARGV[7])
+  local at = put(session, 8, 's:')
+  at = put(user, at, '')
+  put_app(at, now)
+  index(ARGV[1], ARGV[2], ttl)
+end
+local user_state, app_state, pending = shared()
+return {redis.call('HGETALL', session), user_state, app_state, pending, {}}
+"""
+)
+
+APPEND = Script(
+    _COMMON
+    + """
+-- ARGV: session, user, mark, revision, now, timestamp, event, then state of session, user and app
+local now = tonumber(ARGV[5])
+local head = live(now)
+if not head then return 'missing' end
+if head[1] ~= ARGV[3] or head[2] ~= ARGV[4] then return 'stale' end
+local ttl, expires = tonumber(head[3]), head[4]
+if ttl > 0 then
+  expires = string.format('%.17g', math.max(tonumber(expires), now + ttl))
+end
+redis.call('RPUSH', events, ARGV[7])
+redis.call('HSET', session, 'revision', ARGV[4] + 1, 'updated', ARGV[6], 'expires', expires)
+local at = put(session, 8, 's:')
+at = put(user, at, '')
+put_app(at, now)
+index(ARGV[1], ARGV[2], ttl)
+return {head[3], expires}
+"""
+)
+
+LOAD = Script(
+    _COMMON
+    + """
+-- ARGV: now, after, limit or -1, since or ''
+local head = live(tonumber(ARGV[1]))
+if not head then return 'missing' end
+local last, first = tonumber(head[2]), tonumber(ARGV[2])
+local limit, since = tonumber(ARGV[3]), tonumber(ARGV[4])
+if limit >= 0 then first = math.max(first, last - limit) end
+if since then
+  local place = last
+  while place > first do
+    local from = math.max(first, place - 32)
+    local batch = redis.call('LRANGE', events, from, place - 1)
+    for i = #batch, 1, -1 do
+      if struct.unpack('>d', batch[i]) < since then
+        first = from + i
+        break
+      end
+    end
+    if first > from then break end
+    place = from
+  end
+end
+local user_state, app_state, pending = shared()
+local log = first < last and redis.call('LRANGE', events, first, last - 1) or {}
+return {redis.call('HGETALL', session), user_state, app_state, pending, log}
+"""
+)
+
+LIST = Script(
+    """
+-- KEYS: sessions, state of the user and, where the server is not a cluster, of the app
+-- ARGV: now, what the keys of the sessions begin with
+local found = {}
+for _, member in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
+  local fields = redis.call('HGETALL', ARGV[2] .. member)
+  local expires = nil
+  for i = 1, #fields, 2 do
+    if fields[i] == 'expires' then expires = fields[i + 1] end
+  end
+  if expires and (expires == '' or tonumber(expires) > tonumber(ARGV[1])) then
+    found[#found + 1] = {member, fields}
+  end
+end
+return {found, redis.call('HGETALL', KEYS[2]), KEYS[3] and redis.call('HGETALL', KEYS[3]) or {}}
+"""
+)
+
+DELETE = Script(
+    _COMMON
+    + """
+-- ARGV: session, user
+redis.call('DEL', session, events)
+index(ARGV[1], ARGV[2], false)
+return 'deleted'
+"""
+)
+
+DELIVER = Script(
+    """
+-- On a cluster: bring app state from a user's outbox into the app's slot, unless it is newer there.
+-- KEYS: state and stamps of the app; ARGV: pairs of a name and a stamp (8 bytes) with a value
+for i = 1, #ARGV, 2 do
+  local stamp = redis.call('HGET', KEYS[2], ARGV[i])
+  local new = string.sub(ARGV[i + 1], 1, 8)
+  if not stamp or struct.unpack('>d', stamp) <= struct.unpack('>d', new) then
+    redis.call('HSET', KEYS[1], ARGV[i], string.sub(ARGV[i + 1], 9))
+    redis.call('HSET', KEYS[2], ARGV[i], new)
+  end
+end
+return 'delivered'
+"""
+)
+
+SETTLE = Script(
+    """
+-- On a cluster: take what was delivered out of a user's outbox, unless it has been replaced since.
+-- KEYS: outbox; ARGV: the pairs that were delivered
+for i = 1, #ARGV, 2 do
+  if redis.call('HGET', KEYS[1], ARGV[i]) == ARGV[i + 1] then
+    redis.call('HDEL', KEYS[1], ARGV[i])
+  end
+end
+return 'settled'
+"""
+)
+
+REGISTER = Script(
+    """
+-- On a cluster: list a user of the app for as long as its longest session lives.
+-- KEYS: users of the app; ARGV: user, ttl
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local ttl = tonumber(ARGV[2])
+local score = ttl > 0 and string.format('%.0f', now + ttl * 1000) or 'inf'
+redis.call('ZADD', KEYS[1], 'GT', score, ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+local last = redis.call('ZREVRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2]
+if last == 'inf' then redis.call('PERSIST', KEYS[1]) else redis.call('PEXPIREAT', KEYS[1], last) end
+return 'registered'
+"""
+)

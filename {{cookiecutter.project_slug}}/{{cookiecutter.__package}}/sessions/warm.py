@@ -1,0 +1,104 @@
+"""Logs of recently used sessions, decoded, so that a turn costs its new events and not its history.
+
+A stored event never changes. What can change is that a log grows, or that a session is deleted and
+created again under its id; the first is read from the store each time, the second shows in the mark.
+Losing a log from here therefore costs time and nothing else.
+"""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from google.adk.events.event import Event
+
+from .codec import decode_event
+from .store import SessionKey, StoredEvent
+
+EVENT_OVERHEAD = 6_000
+"""Bytes that a small decoded event takes in memory, by `tracemalloc`; its payload comes on top."""
+
+_SLICE_SECONDS = 0.002
+
+
+class EventLog:
+    """The first events of one incarnation of a session, decoded."""
+
+    def __init__(self, mark: str) -> None:
+        self.mark = mark
+        self.events: list[Event] = []
+        self.revisions: dict[str, int] = {}
+        """The revision of each event by its id."""
+        self.size = 0
+        """Estimated bytes in memory."""
+
+    @property
+    def revision(self) -> int:
+        """How many events are here."""
+        return len(self.events)
+
+    def extend(self, stored: Sequence[StoredEvent], events: Sequence[Event]) -> None:
+        """Add what continues the log. Another reader may have added some of it in the meantime."""
+        for record, event in zip(stored, events, strict=True):
+            if record.revision == self.revision + 1:
+                self.events.append(event)
+                self.revisions[event.id] = record.revision
+                self.size += EVENT_OVERHEAD + 2 * len(record.data)
+
+
+class WarmLogs:
+    """The logs that fit into `max_bytes`, least recently used out first."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self._logs: OrderedDict[SessionKey, EventLog] = OrderedDict()
+        self._sizes: dict[SessionKey, int] = {}
+        self.size = 0
+
+    def get(self, key: SessionKey) -> EventLog | None:
+        """Return the log of a session, which may be behind the store."""
+        log = self._logs.get(key)
+        if log is not None:
+            self._logs.move_to_end(key)
+        return log
+
+    def put(self, key: SessionKey, log: EventLog) -> None:
+        """Keep a log that is new or has grown, and drop others until all fit."""
+        self._forget(key)
+        if log.size > self.max_bytes:
+            return
+        self._logs[key] = log
+        self._sizes[key] = log.size
+        self.size += log.size
+        while self.size > self.max_bytes:
+            self._forget(next(iter(self._logs)))
+
+    def drop(self, key: SessionKey) -> None:
+        """Forget a session, because it is gone or another one has its id."""
+        self._forget(key)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._logs.clear()
+        self._sizes.clear()
+        self.size = 0
+
+    def _forget(self, key: SessionKey) -> None:
+        if self._logs.pop(key, None) is not None:
+            self.size -= self._sizes.pop(key)
+
+
+async def decode_events(stored: Sequence[StoredEvent]) -> list[Event]:
+    """Decode events without keeping other tasks waiting for more than a few milliseconds.
+
+    Raises:
+        CorruptSession: one of them cannot be read.
+    """
+    events = []
+    pause = time.perf_counter() + _SLICE_SECONDS
+    for record in stored:
+        events.append(decode_event(record.data))
+        if time.perf_counter() > pause:
+            await asyncio.sleep(0)
+            pause = time.perf_counter() + _SLICE_SECONDS
+    return events

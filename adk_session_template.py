@@ -17,12 +17,14 @@ import runpy
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from unicodedata import east_asian_width
 
 from cookiecutter.exceptions import FailedHookException
 from jinja2 import Environment
 from jinja2.ext import Extension
 
 ROOT = Path(__file__).resolve().parent
+LINE_LENGTH = 100
 
 
 def strings(value: Any) -> Iterator[str]:
@@ -56,6 +58,21 @@ def tojson(value: Any) -> str:
     )
 
 
+def width(text: str) -> int:
+    """Return how many columns a text fills, as the formatter of Python files counts them."""
+    return sum(2 if east_asian_width(char) in "WF" else 1 for char in text)
+
+
+def assigned_to(value: str, name: str) -> str:
+    """Write `name = "value"` the way the formatter would, so that nothing needs to be exempted."""
+    literal = tojson(value)
+    if value.count('"') > value.count("'"):
+        literal = "'" + literal[1:-1].replace(r"\"", '"').replace("'", r"\'") + "'"
+    line = f"{name} = {literal}"
+    fits_only_alone = width(line) > LINE_LENGTH >= width(literal) + 4
+    return f"{name} = (\n    {literal}\n)" if fits_only_alone else line
+
+
 class Answers(Extension):
     """Treats what people answer as data, and refuses what cannot work."""
 
@@ -70,6 +87,7 @@ class Answers(Extension):
         inside = (path.relative_to(folder).as_posix() for path in folder.rglob("*"))
         self.paths = (folder.name, *(path for path in inside if "{{" in path))
         environment.filters.update(
+            assigned_to=assigned_to,
             checked=self.checked,
             one_line=one_line,
             safe_slug=self.rules["safe_slug"],

@@ -120,7 +120,7 @@ def ttl_problem(ttl: str) -> str | None:
 
 def model_problem(model: str) -> str | None:
     """Say why this is not the name of a model."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}", model):
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,79}", model):
         return (
             f"model {shown(model)} is not the name of a model: write it as its vendor does, "
             "such as 'gemini-3.5-flash'."

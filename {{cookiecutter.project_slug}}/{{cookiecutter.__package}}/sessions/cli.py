@@ -122,13 +122,12 @@ def import_command(uri: str | None, file: TextIO) -> None:
 
     found = []
     try:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                found.append(parse(line))
-    except TransferError as error:
-        raise click.ClickException(
-            f"Line {number} of {file.name} cannot be read: {error}."
-        ) from error
+        for number, line in enumerate(file.readlines(), 1):
+            try:
+                found += [parse(line)] if line.strip() else []
+            except TransferError as error:
+                where = f"Line {number} of {file.name}"
+                raise click.ClickException(f"{where} cannot be imported: {error}.") from error
     except UnicodeDecodeError as error:
         raise click.ClickException(f"{file.name} is not a text in UTF-8.") from error
     connected(uri, lambda service: restore(service, found))

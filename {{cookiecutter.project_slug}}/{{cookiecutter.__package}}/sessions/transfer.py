@@ -74,7 +74,9 @@ def parse(line: str) -> Exported:
             raise TransferError("app, user and id are not all texts")
         state = {key: json.dumps(value).encode() for key, value in data["state"].items()}
         return Exported(
-            *names,
+            app_name=names[0],
+            user_id=names[1],
+            session_id=names[2],
             ttl=parse_ttl(data["ttl"]),
             state=decode_state(state),
             events=[decode_event(json.dumps(event).encode()) for event in data["events"]],

@@ -1,0 +1,16 @@
+"""An agent for Google's Agent Development Kit (ADK), and the sessions that it remembers by."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Load `agent` when it is first asked for.
+
+    ADK finds `root_agent` through it. Whoever wants only the sessions need not wait for the agent.
+    """
+    if name == "agent":
+        return importlib.import_module(f"{__name__}.agent")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

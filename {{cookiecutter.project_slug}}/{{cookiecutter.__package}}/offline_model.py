@@ -61,26 +61,23 @@ def reply(contents: Sequence[types.Content], *, tools: Any = ()) -> types.Part:
     return _say(f"Hello! {HELP}" if GREETING.match(text.strip()) else HELP)
 
 
-# What is asked for. The first pattern that fits wins, so questions stand before statements:
-# "What is my name?" also looks like the beginning of something to remember.
+# What is asked for: a tool, the key where it is always the same, and how people put it. Of the patterns
+# that fit, the one that fits earliest counts, and among those the first of the list.
 
 GREETING = re.compile(r"(hello|hi|hey|good (morning|day|afternoon|evening))\b", re.IGNORECASE)
 
 _IS = r"(?:\s+is|\s+are|\s*[=:])\s+"
-_QUESTIONS = [
-    (r"\b(session report|report on (this|your) session)\b", "session_report", None),
-    (r"\bhow (long|much longer) (do|will|can) you remember\b", "session_report", None),
-    (r"\b(what|everything) (do|can) you (remember|recall|know)\b", "recall", ""),
-    (r"\bwho am i\b|\bwhat(?:'s| is| was) my name\b|\bwhat my name is\b", "recall", "name"),
-    (r"\b(?:do|can) you (?:remember|recall|know) my name\b", "recall", "name"),
-    (r"\bwhat(?:'s|\s+is|\s+are|\s+was|\s+were)\s+(?P<key>.+)", "recall", None),
-    (r"\b(?:do you (?:remember|know)|recall|tell me)\s+(?P<key>.+)", "recall", None),
-]
-_STATEMENTS = [
-    (rf"\bremember:?\s+(?:that\s+)?(?P<key>.+?){_IS}(?P<value>.+)", None),
-    (r"\b(?:my name is|call me)\s+(?P<value>.+)", "name"),
-    (r"\bi(?:'m| am)\s+(?P<value>.+)", "name"),
-    (rf"\bmy\s+(?P<key>.+?){_IS}(?P<value>.+)", None),
+_PATTERNS = [
+    ("session_report", None, r".*\b(session report|report on (this|your) session)\b"),
+    ("session_report", None, r"\bhow (long|much longer) (do|will|can) you remember\b"),
+    ("recall", "", r"\bwhat (do|can) you (remember|recall|know)\b"),
+    ("recall", "name", r"\bwho am i\b|\bwhat(?:'s| is| was) my name\b|\bwhat my name is\b"),
+    ("recall", "name", r"\b(?:do|can) you (?:remember|recall|know) (what )?my name\b"),
+    ("recall", None, r"\bwhat(?:'s|\s+is|\s+are|\s+was|\s+were)\s+(?P<key>.+)"),
+    ("recall", None, r"\b(?:do you (?:remember|know)|recall|tell me)\s+(?P<key>.+)"),
+    ("remember", None, rf"\bremember:?\s+(?:that\s+)?(?P<key>.+?){_IS}(?P<value>.+)"),
+    ("remember", "name", r"\b(?:my name is|call me|i'm|i am)\s+(?P<value>.+)"),
+    ("remember", None, rf"\bmy\s+(?P<key>.+?){_IS}(?P<value>.+)"),
 ]
 _SCOPES = [
     ("app", r"\s*\b(?:for|to) (?:everyone|everybody|all(?: users)?)\b[,:]?"),
@@ -102,28 +99,25 @@ _AFTER_NAME = re.compile(
 def understand(message: str) -> tuple[str | None, dict[str, str]]:
     """Return the tool that a message asks for, with its arguments, or None."""
     text = " ".join(message[:MAX_LENGTH].replace("’", "'").split())
-    for pattern, tool, key in _QUESTIONS:
-        if found := re.search(pattern, text, re.IGNORECASE):
-            if tool == "session_report":
-                return tool, {}
-            return tool, {"key": _key(found["key"]) if key is None else key}
     scope = "user"
     for name, pattern in _SCOPES:
         shorter = re.sub(pattern, "", text, count=1, flags=re.IGNORECASE).strip()
         if shorter != text:
             text, scope = shorter, name
             break
-    for pattern, key in _STATEMENTS:
-        if found := re.search(pattern, text, re.IGNORECASE):
-            about = key or _key(found["key"])
-            value = found["value"]
-            if about == "name":
-                value = _AFTER_NAME.sub("", value)
-                if _NO_NAME.match(value):
-                    continue
-            value = value.strip(" .!\"'")
-            if about and value:
-                return "remember", {"key": about, "value": value, "scope": scope}
+    found = [
+        (match.start(), tool, {"key": key} | match.groupdict())
+        for tool, key, pattern in _PATTERNS
+        if (match := re.search(pattern, text, re.IGNORECASE))
+    ]
+    for _, tool, said in sorted(found, key=lambda match: match[0]):
+        if tool == "session_report":
+            return tool, {}
+        about = _about(said["key"] or "")
+        if tool == "recall":
+            return tool, {"key": about}
+        if value := _value(said["value"] or "", of_name=about == "name"):
+            return tool, {"key": about, "value": value, "scope": scope}
     return None, {}
 
 
@@ -172,10 +166,22 @@ def _describe_session(report: dict[str, Any]) -> str:
     )
 
 
-def _key(text: str) -> str:
+def _about(text: str) -> str:
     """Return what a phrase is about, without its article and what stands around it."""
-    text = re.sub(r"^(?:what|that)\s+|\s+is$", "", text.strip(" ?!.\"'"), flags=re.IGNORECASE)
+    text = re.sub(
+        r"^(?:what|that)(?:'s|\s+is|\s+are)?\s+|\s+(?:is|are)$",
+        "",
+        text.strip(" ?!.\"'"),
+        flags=re.IGNORECASE,
+    )
     return re.sub(r"^(?:the|my|our|a|an)\s+", "", text, flags=re.IGNORECASE)
+
+
+def _value(text: str, *, of_name: bool) -> str:
+    """Return what is to be remembered; for a name that is none, nothing."""
+    if of_name:
+        text = "" if _NO_NAME.match(text) else _AFTER_NAME.sub("", text)
+    return text.strip(" .!\"'")
 
 
 def _say(text: str) -> types.Part:

@@ -14,6 +14,9 @@ from .uri import not_negative, parse_uri
 
 URI_VARIABLE = "SESSION_SERVICE_URI"
 
+DEFAULT_CACHE_MB = 128.0
+"""Memory for decoded events of recently used sessions: some 20,000 events of usual size."""
+
 
 def session_uri(uri: str | None = None) -> str:
     """Return the given URI, else that of the environment, of `.env`, or the project's default."""
@@ -40,7 +43,7 @@ def build_service(uri: str | None = None, **options: Any) -> PersistentSessionSe
         session_uri(uri), scheme=config.SCHEME, schemes=config.SCHEMES, options=options
     )
     ttl = parsed.options.take("ttl", parse_ttl, parse_ttl(config.DEFAULT_TTL))
-    cache_mb = parsed.options.take("cache_mb", not_negative, 64.0)
+    cache_mb = parsed.options.take("cache_mb", not_negative, DEFAULT_CACHE_MB)
     try:
         store = config.open_store(parsed)
     except ModuleNotFoundError as error:

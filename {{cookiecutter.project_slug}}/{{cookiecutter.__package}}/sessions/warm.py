@@ -15,7 +15,7 @@ from google.adk.events.event import Event
 from .codec import decode_event
 from .store import SessionKey, StoredEvent
 
-EVENT_OVERHEAD = 6_000
+EVENT_OVERHEAD = 5_000
 """Bytes that a small decoded event takes in memory, by `tracemalloc`; its payload comes on top."""
 
 _SLICE_SECONDS = 0.002

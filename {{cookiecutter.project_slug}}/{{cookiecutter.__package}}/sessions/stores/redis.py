@@ -86,7 +86,7 @@ REPLIES = {
     "OOM": "its memory is full; raise maxmemory, or shorten the ttl of sessions",
     "READONLY": "it is a replica and takes no writes; name the master, or use sentinel=<service>",
     "MISCONF": "it refuses writes because it cannot save to disk; see its log",
-    "NOPERM": "the user lacks permission for the commands or keys of sessions; see the README",
+    "no permissions": "the user lacks permission for the commands or keys of sessions; see the README",
     "WRONGPASS": "it refuses the credentials; check user and password in the session URI",
     "LOADING": "it is still loading its data; try again in a moment",
     "CLUSTERDOWN": "the cluster is down; see CLUSTER INFO",

@@ -1,0 +1,81 @@
+"""What several test modules need: events to append, and ids to try."""
+
+from typing import Any
+
+from google.adk.events.event import Event
+from google.adk.events.event_actions import EventActions
+from google.adk.sessions.base_session_service import BaseSessionService
+from google.adk.sessions.session import Session
+from google.genai import types
+
+APP, USER, SESSION = "app", "user", "session"
+
+ODD_IDS = [
+    "",
+    "a:b",
+    "a/b",
+    "../b",
+    ".",
+    "{a}",
+    "a}b{c",
+    "%2F",
+    "100%",
+    "*",
+    "a[b]?",
+    "a b",
+    "'; DROP TABLE sessions; --",
+    '"\\',
+    "__name__",
+    "$where",
+    "line\nbreak",
+    "null\x00byte",
+    "Ω≈ç√",
+    "\u202eright-to-left",
+    "👩‍💻",
+    "é",
+    "e\u0301",
+    "x" * 2_000,
+]
+"""Strings that are ids like any other. Two of them look the same and are not."""
+
+
+def event(
+    text: str = "hello", *, timestamp: float = 1.0, author: str = "user", **state: Any
+) -> Event:
+    """Return an event that says something and changes state; `user__name` stands for `user:name`."""
+    delta = {name.replace("__", ":"): value for name, value in state.items()}
+    return Event(
+        author=author,
+        invocation_id="invocation",
+        timestamp=timestamp,
+        content=types.Content(role=author, parts=[types.Part(text=text)]),
+        actions=EventActions(state_delta=delta),
+    )
+
+
+def texts(session: Session) -> list[str | None]:
+    """Return what the events of a session say."""
+    return [
+        item.content.parts[0].text if item.content and item.content.parts else None
+        for item in session.events
+    ]
+
+
+async def create(service: BaseSessionService, session_id: str = SESSION, **more: Any) -> Session:
+    """Create a session of the usual app and user."""
+    names = {"app_name": APP, "user_id": USER} | more
+    return await service.create_session(session_id=session_id, **names)
+
+
+async def get(service: BaseSessionService, session_id: str = SESSION, **more: Any) -> Session:
+    """Return a session that must be there."""
+    names = {"app_name": APP, "user_id": USER} | more
+    session = await service.get_session(session_id=session_id, **names)
+    assert session is not None
+    return session
+
+
+async def exists(service: BaseSessionService, session_id: str = SESSION, **more: Any) -> bool:
+    """Return whether there is a session."""
+    names = {"app_name": APP, "user_id": USER} | more
+    return await service.get_session(session_id=session_id, **names) is not None

@@ -1,0 +1,159 @@
+"""When sessions end: after their time to live, counted from the last event."""
+
+import time
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from google.adk.errors.session_not_found_error import SessionNotFoundError
+from google.adk.platform import time as platform_time
+
+from {{ cookiecutter.__package }}.sessions import create_session_service
+from {{ cookiecutter.__package }}.sessions.errors import ConfigurationError
+from {{ cookiecutter.__package }}.sessions.service import PersistentSessionService
+from {{ cookiecutter.__package }}.sessions.session import PersistentSession
+
+from .support import APP, SESSION, USER, create, event, exists, get, texts
+
+HOUR = 3_600
+
+
+class Clock:
+    """What the service reads the time from; the database has a clock of its own."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.ahead
+
+
+@pytest.fixture
+def clock() -> Iterator[Clock]:
+    """A clock that tests can put forward."""
+    clock = Clock()
+    platform_time.set_time_provider(clock)
+    yield clock
+    platform_time.reset_time_provider()
+
+
+@pytest.fixture
+async def hourly(uri: str, clock: Clock) -> AsyncIterator[PersistentSessionService]:
+    """A service whose sessions live for an hour."""
+    async with create_session_service(uri, ttl="1h") as service:
+        yield service
+
+
+async def test_an_expired_session_is_gone_for_every_call(
+    hourly: PersistentSessionService, clock: Clock
+) -> None:
+    session = await create(hourly, state={"own": 1})
+    clock.ahead = HOUR - 1
+    assert await exists(hourly)
+    clock.ahead = HOUR + 1
+    assert not await exists(hourly)
+    assert (await hourly.list_sessions(app_name=APP, user_id=USER)).sessions == []
+    assert (await hourly.list_sessions(app_name=APP)).sessions == []
+    with pytest.raises(SessionNotFoundError, match="expired"):
+        await hourly.append_event(session, event("late"))
+    again = await create(hourly)
+    assert again.state == {}
+    assert (await get(hourly)).events == []
+
+
+async def test_every_event_starts_the_time_anew(
+    hourly: PersistentSessionService, clock: Clock
+) -> None:
+    session = await create(hourly)
+    for half_hours in range(1, 5):
+        clock.ahead = half_hours * HOUR / 2
+        await hourly.append_event(session, event(str(half_hours)))
+    assert texts(await get(hourly)) == ["1", "2", "3", "4"]
+    clock.ahead += HOUR + 1
+    assert not await exists(hourly)
+
+
+async def test_reading_does_not_prolong_a_session(
+    hourly: PersistentSessionService, clock: Clock
+) -> None:
+    await create(hourly)
+    clock.ahead = HOUR / 2
+    await get(hourly)
+    clock.ahead = HOUR + 1
+    assert not await exists(hourly)
+
+
+async def test_a_writer_whose_clock_is_behind_does_not_cut_a_session_short(
+    hourly: PersistentSessionService, clock: Clock
+) -> None:
+    session = await create(hourly)
+    clock.ahead = -2 * HOUR
+    await hourly.append_event(session, event("from the past"))
+    clock.ahead = HOUR / 2
+    assert await exists(hourly)
+
+
+async def test_state_of_user_and_app_outlives_sessions(
+    hourly: PersistentSessionService, clock: Clock
+) -> None:
+    await create(hourly, state={"own": 1, "user:name": "Ada", "app:motd": "hi"})
+    clock.ahead = HOUR + 1
+    assert await hourly.get_user_state(app_name=APP, user_id=USER) == {"name": "Ada"}
+    assert (await create(hourly, "later")).state == {"user:name": "Ada", "app:motd": "hi"}
+
+
+async def test_a_session_may_have_a_time_to_live_of_its_own(
+    hourly: PersistentSessionService, clock: Clock
+) -> None:
+    short = await hourly.create_session(app_name=APP, user_id=USER, session_id="short", ttl=60)
+    await hourly.create_session(app_name=APP, user_id=USER, session_id="long", ttl="7d")
+    clock.ahead = 50
+    await hourly.append_event(short, event())
+    clock.ahead = 100
+    assert await exists(hourly, "short")
+    clock.ahead = HOUR + 1
+    assert not await exists(hourly, "short")
+    assert await exists(hourly, "long")
+
+
+async def test_a_time_to_live_of_zero_is_for_ever(
+    hourly: PersistentSessionService, clock: Clock
+) -> None:
+    session = await hourly.create_session(app_name=APP, user_id=USER, session_id=SESSION, ttl=0)
+    assert session.expires_at is None
+    clock.ahead = 50 * 365 * 24 * HOUR
+    await hourly.append_event(session, event("still here"))
+    assert texts(await get(hourly)) == ["still here"]
+
+
+async def test_a_hundred_years_do_not_overflow(hourly: PersistentSessionService) -> None:
+    session = await hourly.create_session(
+        app_name=APP, user_id=USER, session_id=SESSION, ttl="36500d"
+    )
+    await hourly.append_event(session, event())
+    assert await exists(hourly)
+
+
+async def test_a_session_says_when_it_expires(
+    hourly: PersistentSessionService, clock: Clock
+) -> None:
+    session = await create(hourly)
+    assert isinstance(session, PersistentSession)
+    assert session.ttl == HOUR
+    assert session.expires_at == pytest.approx(clock() + HOUR, abs=60)
+    clock.ahead = HOUR / 2
+    await hourly.append_event(session, event())
+    assert session.expires_at == pytest.approx(clock() + HOUR, abs=60)
+
+
+@pytest.mark.parametrize("ttl", ["soon", "-1", "1.5h", "36501d", True, 1.5])
+async def test_what_is_no_time_to_live_is_refused_before_anything_is_written(
+    hourly: PersistentSessionService, ttl: object
+) -> None:
+    with pytest.raises(ConfigurationError, match="ttl"):
+        await hourly.create_session(
+            app_name=APP,
+            user_id=USER,
+            session_id=SESSION,
+            ttl=ttl,  # type: ignore[arg-type]
+        )
+    assert not await exists(hourly)

@@ -1,0 +1,347 @@
+"""What this project's service promises beyond ADK's contract: that sessions last, and stay right."""
+
+import asyncio
+import copy
+import gc
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.adk.errors import StaleSessionError
+from google.adk.errors.session_not_found_error import SessionNotFoundError
+from google.adk.sessions.base_session_service import GetSessionConfig
+from google.adk.sessions.session import Session
+
+from {{ cookiecutter.__package }}.sessions import create_session_service
+from {{ cookiecutter.__package }}.sessions.service import PersistentSessionService
+
+from .support import APP, SESSION, USER, create, event, exists, get, texts
+
+PROJECT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+async def other(uri: str) -> AsyncIterator[PersistentSessionService]:
+    """A second service on the same database, as another process would have it."""
+    async with create_session_service(uri) as service:
+        yield service
+
+
+class TestLasting:
+    async def test_a_session_is_there_for_the_next_process(
+        self, service: PersistentSessionService, other: PersistentSessionService
+    ) -> None:
+        session = await create(service, state={"own": 1, "user:name": "Ada", "app:motd": "hi"})
+        await service.append_event(session, event("before", own=2))
+        await service.close()
+        stored = await get(other)
+        assert texts(stored) == ["before"]
+        assert stored.state == {"own": 2, "user:name": "Ada", "app:motd": "hi"}
+
+    async def test_a_closed_service_can_be_used_again(
+        self, service: PersistentSessionService
+    ) -> None:
+        session = await create(service)
+        await service.close()
+        await service.append_event(session, event("after"))
+        assert texts(await get(service)) == ["after"]
+
+    # The connections of a loop end with it, and drivers say that nobody closed them.
+    @pytest.mark.filterwarnings("ignore::ResourceWarning")
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+    def test_one_service_works_on_several_event_loops(self, uri: str) -> None:
+        """`Runner.run` opens a loop in a thread for every call."""
+        service = create_session_service(uri)
+
+        async def turn(text: str) -> list[str | None]:
+            session = await get(service) if await exists(service) else await create(service)
+            await service.append_event(session, event(text))
+            return texts(await get(service))
+
+        assert asyncio.run(turn("first")) == ["first"]
+        assert asyncio.run(turn("second")) == ["first", "second"]
+        asyncio.run(service.close())
+        gc.collect()
+
+
+class TestTwoWriters:
+    async def test_the_one_with_the_older_copy_is_refused(
+        self, service: PersistentSessionService, other: PersistentSessionService
+    ) -> None:
+        mine = await create(service)
+        theirs = await get(other)
+        await other.append_event(theirs, event("theirs", own="theirs"))
+        before = copy.deepcopy(mine)
+        refused = event("mine", own="mine", user__name="mine", temp__x=1)
+        with pytest.raises(StaleSessionError, match="get it again"):
+            await service.append_event(mine, refused)
+        assert mine == before
+        assert refused.actions.state_delta["temp:x"] == 1
+        stored = await get(service)
+        assert texts(stored) == ["theirs"]
+        assert stored.state == {"own": "theirs"}
+
+    async def test_equal_timestamps_do_not_let_an_older_copy_through(
+        self, service: PersistentSessionService, other: PersistentSessionService
+    ) -> None:
+        mine, theirs = await create(service), await get(other)
+        await other.append_event(theirs, event("theirs", timestamp=5.0))
+        with pytest.raises(StaleSessionError):
+            await service.append_event(mine, event("mine", timestamp=5.0))
+
+    async def test_different_keys_of_shared_state_are_all_kept(
+        self, service: PersistentSessionService, other: PersistentSessionService
+    ) -> None:
+        first, second = await create(service, "first"), await create(other, "second")
+        await asyncio.gather(
+            service.append_event(first, event(user__first=1, app__first=2)),
+            other.append_event(second, event(user__second=1, app__second=2)),
+        )
+        expected = {"user:first": 1, "user:second": 1, "app:first": 2, "app:second": 2}
+        assert (await get(service, "first")).state == expected
+
+    async def test_of_many_that_come_together_one_wins_each_event(
+        self, service: PersistentSessionService
+    ) -> None:
+        await create(service, state={"count": 0})
+        accepted = 0
+        for _ in range(5):
+            copies = [await get(service) for _ in range(8)]
+            results = await asyncio.gather(
+                *(
+                    service.append_event(copied, event(count=copied.state["count"] + 1))
+                    for copied in copies
+                ),
+                return_exceptions=True,
+            )
+            refused = [result for result in results if isinstance(result, StaleSessionError)]
+            assert len(refused) == len(copies) - 1
+            accepted += 1
+        stored = await get(service)
+        assert stored.state["count"] == len(stored.events) == accepted
+
+    async def test_many_that_create_one_id_make_one_session(
+        self, service: PersistentSessionService, other: PersistentSessionService
+    ) -> None:
+        results = await asyncio.gather(
+            *(create(owner, state={"n": n}) for n, owner in enumerate([service, other] * 4)),
+            return_exceptions=True,
+        )
+        (winner,) = [result for result in results if isinstance(result, Session)]
+        assert (await get(service)).state == winner.state
+
+    async def test_tasks_that_share_a_session_object_take_turns(
+        self, service: PersistentSessionService
+    ) -> None:
+        """Parallel branches of one invocation append to one and the same object."""
+        session = await create(service)
+        await asyncio.gather(
+            *(service.append_event(session, event(str(number))) for number in range(10))
+        )
+        assert texts(session) == texts(await get(service))
+        assert sorted(filter(None, texts(session))) == [str(number) for number in range(10)]
+
+    async def test_a_copy_goes_stale_on_its_own(self, service: PersistentSessionService) -> None:
+        session = await create(service)
+        shallow, deep = session.model_copy(), copy.deepcopy(session)
+        shallow.events = []
+        await service.append_event(session, event("first"))
+        for copied in (shallow, deep):
+            with pytest.raises(StaleSessionError):
+                await service.append_event(copied, event("second"))
+
+    async def test_a_session_does_not_write_into_its_successor(
+        self, service: PersistentSessionService, other: PersistentSessionService
+    ) -> None:
+        old = await create(service)
+        await other.delete_session(app_name=APP, user_id=USER, session_id=SESSION)
+        await create(other)
+        with pytest.raises(StaleSessionError):
+            await service.append_event(old, event("late"))
+        assert (await get(service)).events == []
+
+    async def test_a_session_of_unknown_age_must_end_with_the_last_event(
+        self, service: PersistentSessionService
+    ) -> None:
+        session = await create(service)
+        await service.append_event(session, event("first"))
+        received = Session.model_validate_json(session.model_dump_json())
+        await service.append_event(session, event("second"))
+        with pytest.raises(StaleSessionError, match="not read from this service"):
+            await service.append_event(received, event("third"))
+        assert texts(received) == ["first"]
+
+
+class TestWarmReads:
+    """A process keeps decoded events, and must show all the same what others did."""
+
+    async def test_what_another_process_appended_is_seen(
+        self, service: PersistentSessionService, other: PersistentSessionService
+    ) -> None:
+        await create(service)
+        for text in ("first", "second", "third"):
+            assert await exists(service)
+            await other.append_event(await get(other), event(text, last=text))
+            stored = await get(service)
+            assert texts(stored)[-1] == text
+            assert stored.state == {"last": text}
+        assert texts(await get(service)) == ["first", "second", "third"]
+
+    async def test_what_another_process_deleted_is_gone(
+        self, service: PersistentSessionService, other: PersistentSessionService
+    ) -> None:
+        session = await create(service)
+        await service.append_event(session, event("old"))
+        await get(service)
+        await other.delete_session(app_name=APP, user_id=USER, session_id=SESSION)
+        assert not await exists(service)
+        with pytest.raises(SessionNotFoundError):
+            await service.append_event(session, event("late"))
+
+    @pytest.mark.parametrize("events", [0, 1, 3])
+    async def test_what_another_process_created_again_is_not_mixed_up(
+        self, service: PersistentSessionService, other: PersistentSessionService, events: int
+    ) -> None:
+        old = await create(service)
+        await service.append_event(old, event("old"))
+        await get(service)
+        await other.delete_session(app_name=APP, user_id=USER, session_id=SESSION)
+        new = await create(other)
+        for number in range(events):
+            await other.append_event(new, event(f"new {number}"))
+        assert texts(await get(service)) == [f"new {number}" for number in range(events)]
+
+    @pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 9])
+    async def test_filters_join_what_is_warm_and_what_is_new(
+        self, service: PersistentSessionService, other: PersistentSessionService, count: int
+    ) -> None:
+        session = await create(service)
+        for number in range(3):
+            await service.append_event(session, event(str(number), timestamp=float(number)))
+        await get(service)
+        theirs = await get(other)
+        for number in range(3, 5):
+            await other.append_event(theirs, event(str(number), timestamp=float(number)))
+        expected = list("01234")[5 - min(count, 5) :]
+        config = GetSessionConfig(num_recent_events=count)
+        assert texts(await get(service, config=config)) == expected
+        assert texts(await get(service, config=GetSessionConfig(after_timestamp=1.0))) == list("1234")
+        assert texts(await get(service)) == list("01234")
+
+    async def test_memory_is_bounded_and_giving_it_up_costs_only_time(self, uri: str) -> None:
+        async with create_session_service(uri, cache_mb=0) as service:
+            session = await create(service)
+            await service.append_event(session, event("first"))
+            assert texts(await get(service)) == texts(await get(service)) == ["first"]
+
+
+class TestRetrying:
+    async def test_an_event_whose_reply_was_lost_is_stored_once(
+        self, service: PersistentSessionService, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        session = await create(service)
+        said = event("once", own=1, user__n=1, temp__t=1)
+        append = service.store.append
+
+        async def lose_the_reply(*args: Any, **kwargs: Any) -> Any:
+            await append(*args, **kwargs)
+            raise ConnectionError("the reply was lost")
+
+        monkeypatch.setattr(service.store, "append", lose_the_reply)
+        with pytest.raises(ConnectionError):
+            await service.append_event(session, said)
+        assert session.events == []
+        assert session.state == {}
+        monkeypatch.undo()
+        await service.append_event(session, said)
+        await service.append_event(session, event("next"))
+        assert session.state == {"own": 1, "user:n": 1, "temp:t": 1}
+        assert texts(session) == texts(await get(service)) == ["once", "next"]
+
+    async def test_a_cancelled_append_leaves_the_service_usable(
+        self, service: PersistentSessionService
+    ) -> None:
+        session = await create(service)
+        said = event("said")
+        for _ in range(10):
+            task = asyncio.ensure_future(service.append_event(session, said))
+            await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        await service.append_event(session, said)
+        assert texts(session) == texts(await get(service)) == ["said"]
+
+
+WRITER = """
+import asyncio, sys
+from {{ cookiecutter.__package }}.sessions import create_session_service
+from tests.support import APP, SESSION, USER, event
+
+async def main(uri, name):
+    async with create_session_service(uri) as service:
+        number = 0
+        while True:
+            session = await service.get_session(app_name=APP, user_id=USER, session_id=SESSION)
+            try:
+                await service.append_event(
+                    session, event(f"{name} {number}", **{name: number, f"user__{name}": number})
+                )
+            except ValueError:  # stale: the other process was faster
+                continue
+            print(number, flush=True)
+            number += 1
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+def test_what_was_acknowledged_survives_the_death_of_the_process(uri: str) -> None:
+    """Two processes serve one session; one of them is killed while it appends."""
+
+    async def prepare() -> None:
+        async with create_session_service(uri) as service:
+            await create(service)
+
+    async def result() -> Session:
+        async with create_session_service(uri) as service:
+            session = await get(service)
+            await service.append_event(session, event("life goes on"))
+            return session
+
+    asyncio.run(prepare())
+    writers = {name: _start_writer(uri, name) for name in ("killed", "alive")}
+    acknowledged = dict.fromkeys(writers, 0)
+    for name in ("killed", "alive", "alive"):
+        acknowledged[name] += len([_line(writers[name]) for _ in range(20)])
+        if name == "killed":
+            acknowledged[name] += _kill(writers[name])
+    acknowledged["alive"] += _kill(writers["alive"])
+
+    session = asyncio.run(result())
+    for name, count in acknowledged.items():
+        said = [text.split() for text in texts(session) if text and text.startswith(name)]
+        assert [int(number) for _, number in said] == list(range(len(said))), "none lost or doubled"
+        assert len(said) in (count, count + 1), "at most one was stored and not acknowledged"
+        assert session.state[name] == session.state[f"user:{name}"] == len(said) - 1
+
+
+def _start_writer(uri: str, name: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", WRITER, uri, name]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=PROJECT)
+
+
+def _line(writer: "subprocess.Popen[str]") -> str:
+    assert writer.stdout is not None
+    line = writer.stdout.readline()
+    assert line, "the writer has ended by itself"
+    return line
+
+
+def _kill(writer: "subprocess.Popen[str]") -> int:
+    """Kill a process and return how many lines it had printed that nobody has read."""
+    writer.kill()
+    rest, _ = writer.communicate()
+    return len(rest.split())

@@ -1,5 +1,10 @@
 """What `python -m` runs on this package: see `command_line.py`."""
 
-from .command_line import main
+import sys
 
-main()
+try:
+    from .command_line import main
+
+    main()
+except KeyboardInterrupt:
+    sys.exit(130)

@@ -6,6 +6,7 @@ way. Both register the URI scheme, and both refuse a scheme that nobody knows: A
 SQLAlchemy database.
 """
 
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -16,7 +17,6 @@ from click.core import ParameterSource
 from .environment import load_environment
 from .sessions import register
 from .sessions.config import BACKEND_TITLE, SCHEMES
-from .sessions.registration import session_uri
 from .settings import APP_NAME, PACKAGE
 
 ADK_SCHEMES = ("memory", "agentengine", "sqlite", "postgresql", "mysql")
@@ -28,6 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         load_environment()
+        if arguments[:1] == ["run"]:
+            interrupt_at_once()
         sys.exit(run(arguments))
     except click.ClickException as error:
         error.show()
@@ -35,6 +37,20 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except (click.Abort, KeyboardInterrupt) as error:
         # The end of the input ends a conversation; Ctrl-C interrupts a command.
         sys.exit(0 if isinstance(error.__cause__, EOFError) else 130)
+
+
+def interrupt_at_once() -> None:
+    """Let Ctrl-C end a conversation that waits for its next question.
+
+    Where Python's own handler is in place, asyncio would take the first Ctrl-C as a request to cancel
+    its task, which waits for a line, and only the second would be heard.
+    """
+
+    def interrupt(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
 
 
 def run(arguments: list[str]) -> int:
@@ -73,6 +89,8 @@ def with_defaults(adk: click.Group, arguments: list[str]) -> list[str]:
         if uri := context.params.get("session_service_uri"):
             check_scheme(uri)
         elif not chose_other_storage(context):
+            from .sessions.registration import session_uri
+
             uri = session_uri()
             check_scheme(uri)
             added.append(f"--session_service_uri={uri}")

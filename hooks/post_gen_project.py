@@ -7,6 +7,7 @@ standard library, and neither git nor a network.
 
 import io
 import json
+import re
 import shlex
 import shutil
 import sys
@@ -15,19 +16,18 @@ from typing import Any
 
 
 def drop_other_backends(project: Path, answers: dict[str, Any]) -> None:
-    """Remove the stores, test servers and tests of the backends that were not chosen."""
+    """Remove the stores, test servers and tests of the backends that were not chosen.
+
+    To the module `redis` belong `redis.py`, `redis_scripts.py` and `test_redis.py`.
+    """
     backends = answers["_backends"]
     kept = set(backends[answers["backend"]]["modules"])
     dropped = {module for row in backends.values() for module in row["modules"]} - kept
-    places = {
-        project / answers["__package"] / "sessions" / "stores": "",
-        project / "tests" / "servers": "",
-        project / "tests": "test_",
-    }
-    for folder, prefix in places.items():
-        for path in list(folder.glob("*")):
-            if path.name.split(".")[0] in {prefix + module for module in dropped}:
-                remove(path)
+    others = re.compile(rf"(test_)?({'|'.join(sorted(dropped))})(_.*|\..*)?")
+    stores = project / answers["__package"] / "sessions" / "stores"
+    for folder in (stores, project / "tests", project / "tests" / "servers"):
+        for path in [path for path in folder.glob("*") if others.fullmatch(path.name)]:
+            remove(path)
 
 
 def remove(path: Path) -> None:

@@ -1,0 +1,81 @@
+"""Every backend's project, set up and run by its own commands on its own real server."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from .installed import Project
+from .test_answers import BAD, GOOD, RULES
+
+pytestmark = pytest.mark.installed
+
+
+def test_lint(project: Project) -> None:
+    """Format, style and strict types are right as they fall out of the oven."""
+    project.make("lint")
+
+
+def test_its_own_tests(project: Project) -> None:
+    """They pass with no server running and without Docker, and none is skipped."""
+    said = project.make("test")
+    assert " passed" in said
+    assert " skipped" not in said
+
+
+def test_demo(project: Project) -> None:
+    """A second process answers with what the first was told."""
+    said = project.make("demo")
+    assert "Your name is Ada" in said
+
+
+def test_help_lists_the_commands(project: Project) -> None:
+    """These names are an interface that scripts rely on."""
+    said = project.make("help")
+    for target in "setup dev demo test lint docker-up docker-down clean help".split():
+        assert f"make {target} " in said
+
+
+def test_the_package_imports_from_anywhere(project: Project) -> None:
+    """`uv sync` installs the project itself, driver included."""
+    code = (
+        f"from {project.package}.sessions import create_session_service, register; register();"
+        "from google.adk.sessions import BaseSessionService;"
+        "assert isinstance(create_session_service(), BaseSessionService)"
+    )
+    status, said = project.run(project.tool("python"), "-I", "-c", code)
+    assert status == 0, said
+
+
+def test_no_slug_can_hide_what_is_installed(project: Project) -> None:
+    """The list of names that are taken knows every package of this project's environment."""
+    code = "import json; from importlib.metadata import packages_distributions as found; print(json.dumps(found()))"
+    status, said = project.run(project.tool("python"), "-c", code)
+    assert status == 0, said
+    found: dict[str, list[str]] = json.loads(said)
+    names = {name for module, owners in found.items() for name in (module, *owners)}
+    slugs = {name.lower().replace("_", "-") for name in names if not name.startswith("_")}
+    slugs -= {project.folder.name}
+    free = {slug for slug in slugs if RULES["slug_problem"](slug) is None}
+    assert free == set()
+
+
+def test_generator_and_project_agree_on_what_a_ttl_is(project: Project) -> None:
+    """What the question accepts, a session URI accepts too, and nothing else."""
+    code = f"""
+import json, sys
+from {project.package}.sessions.errors import ConfigurationError
+from {project.package}.sessions.ttl import parse_ttl
+def accepted(text):
+    try:
+        parse_ttl(text)
+    except ConfigurationError:
+        return False
+    return True
+print(json.dumps([text for text in json.load(sys.stdin) if accepted(text)]))
+"""
+    everything = json.dumps(GOOD["session_ttl"] + BAD["session_ttl"])
+    status, said = project.run(project.tool("python"), "-c", code, typed=everything)
+    assert status == 0, said
+    assert json.loads(said) == GOOD["session_ttl"]

@@ -1,17 +1,21 @@
 """`python -m tests.servers -- COMMAND …` runs a command with a server to keep its sessions.
 
 That is the server which SESSION_SERVICE_URI names, in the environment or in `.env`; where it names none,
-one is started with its data in `.data`, and stopped when the command ends.
+one is started with its data in `.data`, and stopped when the command ends. A second command at the same
+time shares the server of the first.
 """
 
 import os
 import signal
 import subprocess
 import sys
-from contextlib import nullcontext
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from dotenv import dotenv_values
+from filelock import FileLock, Timeout
 
 from . import serve
 
@@ -26,25 +30,36 @@ def main(arguments: list[str]) -> int:
         return 2
     project = Path(__file__).resolve().parents[2]
     given = os.environ.get(VARIABLE) or dotenv_values(project / ".env").get(VARIABLE)
-    data = project / ".data"
-    if not given:
-        data.mkdir(exist_ok=True)
-    with nullcontext(given) if given else serve(data) as uri:
-        # Ctrl-C goes to the command too: it decides, and the server outlives it by a moment.
-        previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        try:
-            process = subprocess.Popen(
-                command,
-                env=os.environ | {VARIABLE: uri},
-                preexec_fn=None if os.name == "nt" else _listen_to_ctrl_c,
-            )
-            return process.wait()
-        finally:
-            signal.signal(signal.SIGINT, previous)
+    with nullcontext(given) if given else shared(project / ".data") as uri:
+        process = subprocess.Popen(command, env=os.environ | {VARIABLE: uri})
+        # Ctrl-C goes to the command as well, which decides; a request to end is passed on.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        return process.wait()
 
 
-def _listen_to_ctrl_c() -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+@contextmanager
+def shared(data: Path) -> Iterator[str]:
+    """Start the server of the folder, or share the one that another command has started there."""
+    data.mkdir(exist_ok=True)
+    address = data / "server.uri"
+    lock = FileLock(data / "server.lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        while not address.exists():
+            time.sleep(0.01)
+        yield address.read_text(encoding="utf-8")
+        return
+    try:
+        with serve(data) as uri:
+            starting = address.with_suffix(".new")
+            starting.write_text(uri, encoding="utf-8")
+            starting.replace(address)
+            yield uri
+    finally:
+        address.unlink(missing_ok=True)
+        lock.release()
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ STARTS_WITHIN = 10.0
 
 
 @contextmanager
-def serve(directory: Path, scheme: str) -> Iterator[str]:
-    """Run a server that writes every command to its append-only file before it answers."""
+def serve(directory: Path, scheme: str, **more: object) -> Iterator[str]:
+    """Run a server with an append-only file in the directory; `more` are settings of its own."""
     port = _free_port()
     arguments = {
         "port": port,
@@ -27,6 +27,7 @@ def serve(directory: Path, scheme: str) -> Iterator[str]:
         "appendfsync": "everysec",
         "save": "",
         "logfile": directory / "valkey.log",
+        **more,
     }
     options = [text for name, value in arguments.items() for text in (f"--{name}", str(value))]
     server = subprocess.Popen([_binary(), *options])

@@ -83,17 +83,16 @@ TLS_OPTIONS: dict[str, tuple[Callable[[str], Any], Any]] = {
 """redis-py's names of its options, with ours as the defaults."""
 
 REPLIES = {
-    "OOM": "its memory is full; raise maxmemory, or shorten the ttl of sessions",
-    "READONLY": "it is a replica and takes no writes; name the master, or use sentinel=<service>",
+    "maxmemory": "its memory is full; raise maxmemory, or shorten the ttl of sessions",
+    "read only replica": "it is a replica; name the master, or use sentinel=<service>",
     "MISCONF": "it refuses writes because it cannot save to disk; see its log",
-    "no permissions": "the user lacks permission for the commands or keys of sessions; see the README",
-    "WRONGPASS": "it refuses the credentials; check user and password in the session URI",
-    "LOADING": "it is still loading its data; try again in a moment",
+    "no permissions": "the user lacks permission for what sessions need; see the README",
+    "loading the dataset": "it is still loading its data; try again in a moment",
     "CLUSTERDOWN": "the cluster is down; see CLUSTER INFO",
-    "DB index is out of range": "it has no database of that number; check the end of the session URI",
+    "DB index is out of range": "it has no database of that number; see the end of the session URI",
     "MOVED": "it is part of a cluster; add cluster=true to the session URI",
 }
-"""What the server answers, by its code, and what to do."""
+"""What the server answers, and what to do."""
 
 LIST_BATCH = 100
 """Users whose sessions are asked for in one round trip when all of an app are listed."""
@@ -140,6 +139,7 @@ class RedisStore:
         if uri.variant == "+unix":
             settings |= {"path": uri.path, "db": take("db", int, 0)}
             settings["connection_class"] = UnixDomainSocketConnection
+            del settings["socket_keepalive"]
             connect = _pooled(settings)
         elif cluster:
             if uri.path.strip("/") not in ("", "0"):
@@ -363,7 +363,10 @@ def _explain(error: Exception) -> str:
     if isinstance(error, exceptions.AuthenticationError) or "NOAUTH" in text:
         return "it refuses the credentials; check user and password in the session URI"
     if isinstance(error, exceptions.TimeoutError | TimeoutError):
-        return "it did not answer in time; check that it runs and is not overloaded"
+        return (
+            "it did not answer in time; check that it runs, is not overloaded, and speaks TLS"
+            " if and only if the scheme of the session URI asks for it"
+        )
     if "WRONG_VERSION_NUMBER" in text or "record layer failure" in text:
         return "it does not speak TLS; use the scheme without 's', or the port for TLS"
     if "CERTIFICATE_VERIFY_FAILED" in text:

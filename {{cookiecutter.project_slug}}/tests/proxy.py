@@ -1,0 +1,115 @@
+"""A TCP proxy between the store and its server, to count round trips and to make bad weather."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from enum import Enum, auto
+
+
+class Weather(Enum):
+    """What the proxy does to what passes through it."""
+
+    FINE = auto()
+    REFUSE = auto()
+    """Close every connection at once, those that are open too."""
+    SILENCE = auto()
+    """Take all that is sent, and pass nothing on."""
+    LOSE_REPLY = auto()
+    """Let the server do its work, and close the connection in place of the reply."""
+    CUT_REPLY = auto()
+    """Pass half of the reply on, and close the connection."""
+
+
+class Proxy:
+    """Passes bytes between a port of its own and a server. Use `run` to make one."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.round_trips = 0
+        """How often the client has spoken after the server did, over all connections."""
+        self.delay = 0.0
+        """Seconds to hold every reply back."""
+        self._weather = Weather.FINE
+        self._server = (host, port)
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.port = 0
+
+    @property
+    def weather(self) -> Weather:
+        """What happens to the bytes from now on."""
+        return self._weather
+
+    @weather.setter
+    def weather(self, weather: Weather) -> None:
+        self._weather = weather
+        if weather is Weather.REFUSE:
+            for writer in self._writers:
+                writer.close()
+
+    async def finish(self) -> None:
+        """Return when all connections are closed."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve a connection from now on."""
+        task = asyncio.ensure_future(self._serve(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        try:
+            if self._weather is not Weather.REFUSE:
+                await self._pass(reader, writer)
+        finally:
+            self._writers.discard(writer)
+            writer.close()
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection(*self._server)
+        turn = {"client": False}
+
+        async def up() -> None:
+            while data := await reader.read(1 << 16):
+                if self._weather is not Weather.SILENCE:
+                    self.round_trips += not turn["client"]
+                    turn["client"] = True
+                    back.write(data)
+                    await back.drain()
+
+        async def down() -> None:
+            while data := await there.read(1 << 16):
+                turn["client"] = False
+                await asyncio.sleep(self.delay)
+                if self._weather is Weather.LOSE_REPLY:
+                    return
+                if self._weather is Weather.CUT_REPLY:
+                    writer.write(data[: len(data) // 2])
+                    await writer.drain()
+                    return
+                if self._weather is not Weather.SILENCE:
+                    writer.write(data)
+                    await writer.drain()
+
+        ways = [asyncio.ensure_future(up()), asyncio.ensure_future(down())]
+        try:
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for way in ways:
+                way.cancel()
+            await asyncio.gather(*ways, return_exceptions=True)
+            back.close()
+
+
+@asynccontextmanager
+async def run(host: str, port: int) -> AsyncIterator[Proxy]:
+    """Run a proxy in front of a server, on a free port of 127.0.0.1."""
+    proxy = Proxy(host, port)
+    server = await asyncio.start_server(proxy.accept, "127.0.0.1", 0)
+    proxy.port = server.sockets[0].getsockname()[1]
+    try:
+        yield proxy
+    finally:
+        server.close()
+        proxy.weather = Weather.REFUSE
+        await proxy.finish()

@@ -1,0 +1,263 @@
+"""What is particular to Redis: its keys and what is left of them, its errors, its round trips."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import redis
+from redis.crc import key_slot
+
+from {{ cookiecutter.__package }}.sessions import create_session_service
+from {{ cookiecutter.__package }}.sessions.config import SCHEME
+from {{ cookiecutter.__package }}.sessions.errors import ConfigurationError, StoreUnavailable
+from {{ cookiecutter.__package }}.sessions.service import PersistentSessionService
+
+from . import proxy
+from .proxy import Proxy, Weather
+from .servers import redis as server
+from .support import APP, USER, create, event, exists, get, texts
+
+
+@pytest.fixture
+def own_uri(tmp_path: Path) -> Iterator[str]:
+    """A server that a test may break."""
+    with server.serve(tmp_path, SCHEME) as uri:
+        yield uri
+
+
+@pytest.fixture
+def own_server(own_uri: str) -> Iterator["redis.Redis"]:
+    """A client of that server, to break it with."""
+    with redis.Redis(port=urlsplit(own_uri).port or 0) as client:
+        yield client
+
+
+@pytest.fixture
+async def proxied(own_uri: str) -> AsyncIterator[tuple[Proxy, PersistentSessionService]]:
+    """A proxy before that server, and a service that goes through it."""
+    port = urlsplit(own_uri).port or 0
+    async with proxy.run("127.0.0.1", port) as between:
+        uri = f"{SCHEME}://127.0.0.1:{between.port}/0?socket_timeout=0.5"
+        async with create_session_service(uri) as service:
+            yield between, service
+
+
+async def refusal(uri: str) -> str:
+    """Return the sentence that a check of the URI ends with."""
+    sentence = ""
+    try:
+        async with create_session_service(uri) as service:
+            await service.check()
+            await create(service)
+    except StoreUnavailable as error:
+        sentence = str(error)
+    assert sentence.startswith("Redis at ")
+    assert sentence.count("\n") == 0
+    return sentence
+
+
+class TestKeys:
+    async def test_all_keys_of_a_user_are_in_one_slot(
+        self, own_uri: str, own_server: "redis.Redis"
+    ) -> None:
+        async with create_session_service(own_uri) as service:
+            for session_id in ("a", "{b}", "c}d{e"):
+                session = await create(service, session_id, user_id="{u}1", state={"user:x": 1})
+                await service.append_event(session, event())
+        keys = list(own_server.scan_iter())
+        assert len({key_slot(key) for key in keys if b"%7Bu%7D1" in key}) == 1
+        assert len(keys) == 3 * 2 + 2 + 1
+
+    async def test_deleted_sessions_leave_nothing_behind(
+        self, own_uri: str, own_server: "redis.Redis"
+    ) -> None:
+        async with create_session_service(own_uri, ttl=0) as service:
+            for session_id in ("first", "second"):
+                await service.append_event(await create(service, session_id), event())
+            for session_id in ("first", "second"):
+                await service.delete_session(app_name=APP, user_id=USER, session_id=session_id)
+        assert list(own_server.scan_iter()) == []
+
+    async def test_expired_sessions_leave_nothing_behind(
+        self, own_uri: str, own_server: "redis.Redis"
+    ) -> None:
+        async with create_session_service(own_uri, ttl=1) as service:
+            for session_id in ("first", "second"):
+                session = await create(service, session_id)
+                await service.append_event(session, event(user__kept=1))
+        for _ in range(100):
+            await asyncio.sleep(0.05)
+            if len(keys := list(own_server.scan_iter())) == 1:
+                break
+        assert keys == [b"sessions:{app/user}:state"]
+
+    async def test_every_key_of_a_session_has_a_time_to_live(
+        self, own_uri: str, own_server: "redis.Redis"
+    ) -> None:
+        async with create_session_service(own_uri, ttl="1h") as service:
+            await service.append_event(await create(service), event())
+        for key in own_server.scan_iter():
+            assert 3_500 < own_server.ttl(key) <= 3_600, key
+
+    async def test_the_index_outlives_the_session_that_lives_longest(
+        self, own_uri: str, own_server: "redis.Redis"
+    ) -> None:
+        async with create_session_service(own_uri, ttl=10) as service:
+            await service.create_session(app_name=APP, user_id=USER, session_id="long", ttl=100)
+            await create(service, "short")
+            assert own_server.ttl("sessions:{app/user}:sessions") > 90
+            await service.create_session(app_name=APP, user_id=USER, session_id="ever", ttl=0)
+            assert own_server.ttl("sessions:{app/user}:sessions") == -1
+            await service.delete_session(app_name=APP, user_id=USER, session_id="ever")
+            assert own_server.ttl("sessions:{app}:users") > 90
+
+
+class TestRoundTrips:
+    @pytest.mark.parametrize("length", [10, 1_000])
+    async def test_an_append_and_a_read_cost_one(
+        self, proxied: tuple[Proxy, PersistentSessionService], length: int
+    ) -> None:
+        between, service = proxied
+        session = await create(service)
+        for number in range(length):
+            await service.append_event(session, event(str(number), n=number, user__n=number))
+        await get(service)
+        await service.list_sessions(app_name=APP, user_id=USER)
+        before = between.round_trips
+        await service.append_event(session, event("one more", app__n=1))
+        assert between.round_trips - before == 1
+        await get(service)
+        assert between.round_trips - before == 2
+        await service.list_sessions(app_name=APP, user_id=USER)
+        assert between.round_trips - before == 3
+
+
+class TestBadWeather:
+    async def test_a_lost_reply_does_not_double_an_event(
+        self, proxied: tuple[Proxy, PersistentSessionService]
+    ) -> None:
+        between, service = proxied
+        session = await create(service)
+        for weather in (Weather.LOSE_REPLY, Weather.CUT_REPLY):
+            between.weather = weather
+            said = event(weather.name)
+            with pytest.raises(StoreUnavailable):
+                await service.append_event(session, said)
+            between.weather = Weather.FINE
+            await service.append_event(session, said)
+        assert texts(session) == texts(await get(service)) == ["LOSE_REPLY", "CUT_REPLY"]
+
+    async def test_a_server_that_never_answers_is_given_up(
+        self, proxied: tuple[Proxy, PersistentSessionService]
+    ) -> None:
+        between, service = proxied
+        await create(service)
+        between.weather = Weather.SILENCE
+        with pytest.raises(StoreUnavailable, match="did not answer in time"):
+            await get(service)
+        between.weather = Weather.FINE
+        assert await exists(service)
+
+    async def test_a_server_that_comes_back_is_used_again(
+        self, proxied: tuple[Proxy, PersistentSessionService]
+    ) -> None:
+        between, service = proxied
+        await create(service)
+        between.weather = Weather.REFUSE
+        with pytest.raises(StoreUnavailable, match="cannot be reached"):
+            await get(service)
+        between.weather = Weather.FINE
+        assert await exists(service)
+
+    async def test_a_server_that_forgot_the_scripts_gets_them_again(
+        self, own_uri: str, own_server: "redis.Redis"
+    ) -> None:
+        async with create_session_service(own_uri) as service:
+            session = await create(service)
+            await service.append_event(session, event("first"))
+            own_server.script_flush()
+            await service.append_event(session, event("second"))
+            assert texts(await get(service)) == ["first", "second"]
+
+    async def test_dropped_connections_are_replaced(
+        self, own_uri: str, own_server: "redis.Redis"
+    ) -> None:
+        async with create_session_service(own_uri) as service:
+            session = await create(service)
+            own_server.client_kill_filter(_type="normal", skipme=True)
+            await service.append_event(session, event("after"))
+            assert texts(await get(service)) == ["after"]
+
+
+class TestErrors:
+    async def test_nobody_listens(self) -> None:
+        with socket.socket() as unused:
+            unused.bind(("127.0.0.1", 0))
+            port = unused.getsockname()[1]
+            said = await refusal(f"{SCHEME}://127.0.0.1:{port}/0")
+        assert "cannot be reached" in said
+
+    async def test_somebody_else_listens(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            port = silent.getsockname()[1]
+            said = await refusal(f"{SCHEME}://127.0.0.1:{port}/0?socket_timeout=0.2")
+        assert "did not answer in time" in said
+
+    async def test_wrong_credentials(self, own_uri: str, own_server: "redis.Redis") -> None:
+        own_server.config_set("requirepass", "right")
+        port = urlsplit(own_uri).port
+        for credentials in ("", ":wrong@", "nobody:wrong@"):
+            said = await refusal(f"{SCHEME}://{credentials}127.0.0.1:{port}/0")
+            assert "refuses the credentials" in said
+            assert "wrong" not in said
+
+    async def test_a_user_without_permission(
+        self, own_uri: str, own_server: "redis.Redis"
+    ) -> None:
+        own_server.acl_setuser(
+            "reader", enabled=True, passwords=["+secret"], keys=["*"], commands=["+get"]
+        )
+        said = await refusal(own_uri.replace("://", "://reader:secret@"))
+        assert "lacks permission" in said
+
+    async def test_a_replica(self, own_uri: str, own_server: "redis.Redis") -> None:
+        own_server.slaveof("127.0.0.1", 1)
+        assert "it is a replica" in await refusal(own_uri)
+
+    async def test_full_memory_changes_nothing(
+        self, own_uri: str, own_server: "redis.Redis"
+    ) -> None:
+        async with create_session_service(own_uri) as service:
+            session = await create(service)
+            own_server.config_set("maxmemory", 1)
+            with pytest.raises(StoreUnavailable, match="memory is full"):
+                await service.append_event(session, event("too much", own=1))
+            own_server.config_set("maxmemory", 0)
+            assert session.events == []
+            assert session.state == (await get(service)).state == {}
+
+    async def test_no_tls_where_tls_is_asked_for(self, own_uri: str) -> None:
+        uri = own_uri.replace(f"{SCHEME}://", f"{SCHEME}s://")
+        said = await refusal(f"{uri}?socket_connect_timeout=0.2")
+        assert "TLS" in said
+
+    async def test_a_database_that_is_not_there(self, own_uri: str) -> None:
+        assert "no database of that number" in await refusal(own_uri.replace("/0", "/4711"))
+
+    @pytest.mark.parametrize(
+        "uri", ["localhost/name", "localhost:port/0", "localhost/1?cluster=true", "h?prefix={x}"]
+    )
+    def test_uris_that_cannot_work_are_refused_at_once(self, uri: str) -> None:
+        with pytest.raises(ConfigurationError):
+            create_session_service(f"{SCHEME}://{uri}")
+
+
+async def test_a_unix_socket_is_a_way_in(tmp_path: Path) -> None:
+    path = tmp_path / "valkey.sock"
+    with server.serve(tmp_path, SCHEME, unixsocket=path):
+        async with create_session_service(f"{SCHEME}+unix://{path}?db=1") as service:
+            await create(service)
+            assert await exists(service)

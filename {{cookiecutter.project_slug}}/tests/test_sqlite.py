@@ -1,0 +1,217 @@
+"""What is particular to SQLite: whose file it is, several processes, and errors."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from google.adk.platform import time as platform_time
+from google.adk.sessions.sqlite_session_service import SqliteSessionService
+
+from {{ cookiecutter.__package }}.sessions import create_session_service
+from {{ cookiecutter.__package }}.sessions.config import SCHEME
+from {{ cookiecutter.__package }}.sessions.errors import (
+    ConfigurationError,
+    SessionStoreError,
+    StoreUnavailable,
+)
+from {{ cookiecutter.__package }}.sessions.stores.sqlite import PURGE_GRACE
+
+from .support import APP, USER, create, event, exists, get, texts
+
+PROJECT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A file that is not there yet, in a folder that is not there yet."""
+    return tmp_path / "new" / "sessions.db"
+
+
+def uri_of(file: Path) -> str:
+    """Return the session URI of a file."""
+    return f"{SCHEME}:///{file.as_posix()}"
+
+
+async def refusal(uri: str) -> str:
+    """Return the sentence that a check of the URI ends with."""
+    sentence = ""
+    try:
+        async with create_session_service(uri) as service:
+            await service.check()
+    except SessionStoreError as error:
+        sentence = str(error)
+    assert sentence
+    assert sentence.count("\n") == 0
+    return sentence
+
+
+class TestFiles:
+    async def test_file_and_folder_are_made_on_first_use(self, file: Path) -> None:
+        async with create_session_service(uri_of(file)) as service:
+            assert not file.exists()
+            await create(service)
+            assert file.exists()
+
+    async def test_a_relative_path_starts_where_the_program_was_started(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        async with create_session_service(f"{SCHEME}:///below/sessions.db") as service:
+            assert service.store.location == str(tmp_path / "below" / "sessions.db")
+            await create(service)
+        assert (tmp_path / "below" / "sessions.db").exists()
+
+    async def test_a_database_of_another_program_is_refused_and_left_alone(
+        self, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "other.db"
+        with closing(sqlite3.connect(file)) as database:
+            database.execute("CREATE TABLE mine (x)")
+        before = file.read_bytes()
+        assert "a database of another program" in await refusal(uri_of(file))
+        assert file.read_bytes() == before
+        assert list(tmp_path.iterdir()) == [file]
+
+    async def test_a_database_of_adks_own_service_is_refused_by_name(self, tmp_path: Path) -> None:
+        file = tmp_path / "adk.db"
+        await SqliteSessionService(str(file)).create_session(app_name=APP, user_id=USER)
+        before = file.read_bytes()
+        assert "ADK's own session service" in await refusal(uri_of(file))
+        assert file.read_bytes() == before
+
+    async def test_a_file_of_a_newer_version_is_refused_by_name(self, file: Path) -> None:
+        async with create_session_service(uri_of(file)) as service:
+            await create(service)
+        with closing(sqlite3.connect(file)) as database:
+            database.execute("PRAGMA user_version = 99")
+        assert "newer version of this program (schema 99" in await refusal(uri_of(file))
+
+    async def test_a_file_that_is_no_database_is_refused_and_left_alone(
+        self, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "letter.txt"
+        file.write_text("Dear Ada, this is not a database at all.")
+        assert "is not a SQLite file" in await refusal(uri_of(file))
+        assert file.read_text().startswith("Dear Ada")
+
+    async def test_a_damaged_file_is_called_damaged(self, file: Path) -> None:
+        async with create_session_service(uri_of(file)) as service:
+            for number in range(20):
+                await create(service, str(number))
+        whole = file.read_bytes()
+        file.write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))
+        async with create_session_service(uri_of(file)) as service:
+            with pytest.raises(StoreUnavailable, match="restore it from a backup"):
+                await get(service, "1")
+
+    async def test_a_folder_is_no_file(self, tmp_path: Path) -> None:
+        assert str(tmp_path) in await refusal(uri_of(tmp_path))
+
+    async def test_a_place_where_nothing_can_be_made_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        said = await refusal(uri_of(tmp_path / "file" / "sessions.db"))
+        assert "cannot be used" in said
+
+    @pytest.mark.parametrize("rest", ["host/file.db", "user:secret@/file.db", "", "/", "//", "/a/"])
+    def test_uris_that_name_no_file_are_refused_at_once(self, rest: str) -> None:
+        with pytest.raises(ConfigurationError, match=r"relative\.db"):
+            create_session_service(f"{SCHEME}://{rest}")
+
+    @pytest.mark.parametrize("option", ["synchronous=OFF", "busy_timeout=0", "busy_timeout=x"])
+    def test_bad_options_are_refused_at_once(self, file: Path, option: str) -> None:
+        with pytest.raises(ConfigurationError, match=option.partition("=")[0]):
+            create_session_service(f"{uri_of(file)}?{option}")
+
+
+class TestDurability:
+    async def test_a_commit_is_on_disk_unless_asked_otherwise(self, file: Path) -> None:
+        for option, level in (("", 2), ("?synchronous=NORMAL", 1)):
+            async with create_session_service(f"{uri_of(file)}{option}") as service:
+                found = await service.store._write(  # type: ignore[attr-defined]
+                    lambda db: [
+                        db.execute(f"PRAGMA {name}").fetchone()[0]
+                        for name in ("synchronous", "journal_mode", "foreign_keys")
+                    ]
+                )
+            assert found == [level, "wal", 1]
+
+
+class TestSeveralProcesses:
+    def test_many_that_start_together_make_one_schema(self, file: Path) -> None:
+        program = (
+            "import asyncio, sys\n"
+            "from {{ cookiecutter.__package }}.sessions import create_session_service\n"
+            "from tests.support import create, event\n"
+            "async def main(uri, name):\n"
+            "    async with create_session_service(uri) as service:\n"
+            "        session = await create(service, name)\n"
+            "        for number in range(50):\n"
+            "            await service.append_event(session, event(app__last=number))\n"
+            "asyncio.run(main(*sys.argv[1:]))\n"
+        )
+        commands = [[sys.executable, "-c", program, uri_of(file), str(n)] for n in range(3)]
+        with ThreadPoolExecutor(3) as pool:
+            results = list(
+                pool.map(
+                    lambda command: subprocess.run(
+                        command, cwd=PROJECT, capture_output=True, text=True, check=False
+                    ),
+                    commands,
+                )
+            )
+        assert [result.stderr for result in results if result.returncode] == []
+        with closing(sqlite3.connect(file)) as database:
+            revisions = database.execute("SELECT revision FROM sessions").fetchall()
+            events = database.execute("SELECT count(*) FROM events").fetchone()
+        assert revisions == [(50,)] * 3
+        assert events == (150,)
+
+    async def test_a_writer_that_never_ends_is_named_after_the_timeout(self, file: Path) -> None:
+        async with create_session_service(f"{uri_of(file)}?busy_timeout=0.1") as service:
+            session = await create(service)
+            with closing(sqlite3.connect(file, isolation_level=None)) as other:
+                other.execute("BEGIN IMMEDIATE")
+                with pytest.raises(StoreUnavailable, match="another process has been writing"):
+                    await service.append_event(session, event())
+                assert await exists(service), "readers do not wait for writers"
+                other.execute("ROLLBACK")
+            await service.append_event(session, event("after"))
+            assert texts(await get(service)) == ["after"]
+
+    @pytest.mark.skipif(
+        os.name == "nt" or not hasattr(os, "geteuid") or os.geteuid() == 0,
+        reason="the superuser may write everywhere",
+    )
+    async def test_a_file_that_cannot_be_written_is_named(self, file: Path) -> None:
+        async with create_session_service(uri_of(file)) as service:
+            await create(service)
+        file.chmod(0o400)
+        file.parent.chmod(0o500)
+        assert "permissions" in await refusal(uri_of(file))
+
+
+async def test_what_expired_is_removed_from_the_file(file: Path) -> None:
+    async with create_session_service(uri_of(file), ttl=60) as service:
+        for number in range(30):
+            session = await create(service, str(number), state={"own": 1, "user:kept": 1})
+            await service.append_event(session, event())
+        later = time.time() + 61 + PURGE_GRACE
+        platform_time.set_time_provider(lambda: later)
+        try:
+            for number in range(3):
+                service.store._next_purge = 0.0  # type: ignore[attr-defined]
+                await create(service, f"later {number}")
+        finally:
+            platform_time.reset_time_provider()
+    with closing(sqlite3.connect(file)) as database:
+        counts = {
+            table: database.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+            for table in ("sessions", "events", "session_state", "user_state")
+        }
+    assert counts == {"sessions": 3, "events": 0, "session_state": 0, "user_state": 1}

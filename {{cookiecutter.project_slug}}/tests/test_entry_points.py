@@ -19,6 +19,7 @@ import httpx
 import pytest
 from google.adk.cli import main as adk
 
+from {{ cookiecutter.__package }} import command_line
 from {{ cookiecutter.__package }}.command_line import check_scheme, main, with_defaults
 from {{ cookiecutter.__package }}.sessions.config import BACKEND_TITLE, SCHEME
 from {{ cookiecutter.__package }}.settings import APP_NAME, PACKAGE, PROJECT
@@ -217,8 +218,9 @@ def test_python_m_fills_in_what_was_left_out(
 
 @pytest.mark.parametrize("uri", ["nobody://me:secret@host", f"{SCHEME}+nobody://me:secret@host"])
 def test_python_m_ends_with_one_sentence_where_nobody_knows_the_scheme(
-    capsys: pytest.CaptureFixture[str], uri: str
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, uri: str
 ) -> None:
+    monkeypatch.setattr(command_line, "load_environment", lambda: None)
     with pytest.raises(SystemExit) as ended:
         main(["web", "--session_service_uri", uri])
     assert ended.value.code == 1
@@ -241,7 +243,10 @@ def test_other_schemes_are_refused(uri: str) -> None:
         check_scheme(uri)
 
 
-def test_help_names_our_commands_beside_those_of_adk(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_names_our_commands_beside_those_of_adk(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command_line, "load_environment", lambda: None)
     with pytest.raises(SystemExit) as ended:
         main(["--help"])
     assert ended.value.code == 0

@@ -18,6 +18,7 @@ from .environment import load_environment
 from .sessions import register
 from .sessions.config import BACKEND_TITLE, SCHEMES
 from .settings import APP_NAME, PACKAGE
+from .terminal import print_anything
 
 ADK_SCHEMES = ("memory", "agentengine", "sqlite", "postgresql", "mysql")
 """What ADK answers itself. Anything with a `+` is a SQLAlchemy dialect and its driver."""
@@ -26,6 +27,7 @@ ADK_SCHEMES = ("memory", "agentengine", "sqlite", "postgresql", "mysql")
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command of ADK's or of our own, and leave with its exit status."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    print_anything()
     try:
         load_environment()
         if arguments[:1] == ["run"]:

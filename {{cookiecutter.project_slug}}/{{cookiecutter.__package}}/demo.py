@@ -17,12 +17,14 @@ import click
 
 from .environment import OFFLINE, load_environment
 from .settings import APP_NAME
+from .terminal import print_anything
 
 NAME = "Ada"
 
 
 def main() -> NoReturn:
     """Hold the conversation, or one turn of it where the arguments say which."""
+    print_anything()
     load_environment()
     try:
         if sys.argv[1:]:

@@ -109,7 +109,7 @@ def check_store(uri: str | None) -> Iterator[str]:
     steps: list[str] = []
     try:
         asyncio.run(try_store(uri, steps.append))
-    except SessionStoreError as error:
+    except (SessionStoreError, ImportError) as error:
         yield from steps
         raise Trouble(str(error)) from error
     yield from steps

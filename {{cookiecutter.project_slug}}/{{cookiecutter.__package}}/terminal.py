@@ -1,10 +1,18 @@
 """What our own commands print: tables and colours on a terminal, plain lines into a pipe."""
 
+import io
 import sys
 import time
 from collections.abc import Iterable, Sequence
 
 import click
+
+
+def print_anything() -> None:
+    """Let a stream that cannot show a letter spell it out; that of a pipe on Windows knows few."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def printable(text: object) -> str:

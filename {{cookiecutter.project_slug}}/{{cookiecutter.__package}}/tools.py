@@ -11,7 +11,6 @@ from google.adk.sessions.state import State
 from google.adk.tools.tool_context import ToolContext
 
 from .sessions.config import BACKEND_TITLE, SCHEME
-from .sessions.session import PersistentSession
 from .terminal import time_left
 
 Scope = Literal["session", "user", "app"]
@@ -61,15 +60,14 @@ def session_report(tool_context: ToolContext) -> dict[str, Any]:
         "session": session.id,
         "app": session.app_name,
         "user": session.user_id,
-        "events": len(session.events),
-        "backend": f"{BACKEND_TITLE} ({SCHEME}://)",
     }
-    if isinstance(session, PersistentSession):
-        report["events"] = session.revision
-        report["expires_in"] = time_left(session.expires_at)
-    else:
-        report["backend"] = "not this project's own"
-    return report
+    if hasattr(session, "revision") and hasattr(session, "expires_at"):
+        return report | {
+            "events": session.revision,
+            "backend": f"{BACKEND_TITLE} ({SCHEME}://)",
+            "expires_in": time_left(session.expires_at),
+        }
+    return report | {"events": len(session.events), "backend": "a session service of ADK's own"}
 
 
 def facts(state: dict[str, Any]) -> dict[str, dict[str, Any]]:

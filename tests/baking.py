@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from cookiecutter.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
 QUESTIONS: dict[str, Any] = json.loads((ROOT / "cookiecutter.json").read_text("utf-8"))
+RULES = runpy.run_path(str(ROOT / "hooks" / "pre_gen_project.py"))
 BACKENDS: dict[str, dict[str, Any]] = QUESTIONS["_backends"]
 ANSWERABLE = [question for question in QUESTIONS if not question.startswith("_")]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import json
 import keyword
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -16,10 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from slugify import slugify
 
-from .baking import ANSWERABLE, BACKENDS, QUESTIONS, ROOT, bake, cookiecutter, refusal
+from .baking import ANSWERABLE, BACKENDS, QUESTIONS, ROOT, RULES, bake, cookiecutter, refusal
 
 HOOKS = sorted((ROOT / "hooks").glob("*.py"))
-RULES = runpy.run_path(str(ROOT / "hooks" / "pre_gen_project.py"))
 SUFFIXES = sorted({suffix for row in BACKENDS.values() for suffix in row["suffixes"]})
 
 BAD = {

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from .baking import BACKENDS, QUESTIONS, bake, cookiecutter, run, texts
+from .baking import BACKENDS, QUESTIONS, RULES, bake, cookiecutter, run, texts
 
 FILES = """
     .dockerignore
@@ -98,6 +98,23 @@ def test_python_is_formatted_and_clean(baked: Path) -> None:
     run("ruff", "check", "--no-cache", ".", cwd=baked)
 
 
+EDGES = [
+    {"project_slug": "a", "scheme": "a", "session_ttl": "0", "model": "a"},
+    {"project_slug": "z" * 40, "scheme": "z" * 32, "session_ttl": "0" * 10 + "1d"},
+    {"project_slug": "mine-and-yours", "model": "z" * 80},
+]
+
+
+@pytest.mark.parametrize("answers", EDGES, ids=["short", "long", "odd"])
+def test_the_length_of_answers_changes_no_format(
+    backend: str, answers: dict[str, str], tmp_path: Path
+) -> None:
+    """Lines neither overflow nor have room for what was wrapped, and imports stay in order."""
+    project = bake(tmp_path, backend=backend, **answers)
+    run("ruff", "format", "--check", "--no-cache", ".", cwd=project)
+    run("ruff", "check", "--no-cache", ".", cwd=project)
+
+
 def test_compose_file_is_valid(baked: Path) -> None:
     """Checked against the schema of the Compose specification."""
     schema = ("--builtin-schema", "vendor.compose-spec")
@@ -144,6 +161,13 @@ def test_answers_reach_the_project(tmp_path: Path) -> None:
     assert 'SCHEME = "acme"' in config
     assert 'DEFAULT_TTL = "1h"' in config
     assert any('"gemini-9"' in text for path, text in texts(project) if path.endswith(".py"))
+
+
+def test_no_slug_can_hide_a_file_of_the_project(baked: Path) -> None:
+    """`adk run my_agent` makes the package's own files importable by their bare names."""
+    for path in [*(baked / "my_agent").iterdir(), *baked.glob("*.py")]:
+        if not path.stem.startswith("__"):
+            assert RULES["is_taken"](path.stem), path
 
 
 def test_baking_again_over_a_project_changes_the_backend(tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ import json
 
 import pytest
 
+from .baking import RULES
 from .installed import Project
-from .test_answers import BAD, GOOD, RULES
+from .test_answers import BAD, GOOD
 
 pytestmark = pytest.mark.installed
 

@@ -4,7 +4,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from importlib.resources import files
 from pathlib import Path
 from secrets import token_hex
@@ -37,6 +37,47 @@ def serve(directory: Path, scheme: str, **more: object) -> Iterator[str]:
     finally:
         server.terminate()
         server.wait()
+
+
+@contextmanager
+def serve_cluster(directory: Path, scheme: str) -> Iterator[str]:
+    """Run a cluster of three masters without replicas."""
+    with ExitStack() as stack:
+        ports, buses = [], []
+        for number in range(3):
+            (home := directory / str(number)).mkdir(parents=True)
+            buses.append(_free_port())
+            settings = {
+                "cluster-enabled": "yes",
+                "cluster-node-timeout": 2_000,
+                "cluster-port": buses[-1],
+            }
+            ports.append(urlsplit(stack.enter_context(serve(home, scheme, **settings))).port or 0)
+        _join(ports, buses)
+        yield f"{scheme}://127.0.0.1:{ports[0]}?cluster=true"
+
+
+def _join(ports: list[int], buses: list[int]) -> None:
+    """Make servers one cluster, as `redis-cli --cluster create` does."""
+    slots = [number * 16_384 // len(ports) for number in range(len(ports) + 1)]
+    nodes = [redis.Redis(port=port) for port in ports]
+    with ExitStack() as stack:
+        for number, node in enumerate(nodes):
+            stack.enter_context(closing(node))
+            node.cluster("SET-CONFIG-EPOCH", number + 1)
+            node.cluster("ADDSLOTSRANGE", slots[number], slots[number + 1] - 1)
+            node.cluster("MEET", "127.0.0.1", ports[0], buses[0])
+        deadline = time.monotonic() + STARTS_WITHIN
+        while any(
+            node.cluster("info")["cluster_state"] != "ok"
+            or node.cluster("info")["cluster_known_nodes"] != str(len(ports))
+            for node in nodes
+        ):
+            if time.monotonic() > deadline:
+                raise RuntimeError(
+                    "The test cluster did not form; see the valkey.log of its nodes."
+                )
+            time.sleep(0.05)
 
 
 @contextmanager

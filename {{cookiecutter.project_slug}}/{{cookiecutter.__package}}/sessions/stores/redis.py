@@ -275,7 +275,8 @@ class RedisStore:
     # Keys.
 
     def _app_key(self, app_name: str, what: str) -> str:
-        return f"{self._prefix}:{{{quote(app_name, safe='')}}}:{what}"
+        # Braces around nothing would name no slot; a lone % is what no other id is encoded to.
+        return f"{self._prefix}:{{{quote(app_name, safe='') or '%'}}}:{what}"
 
     def _user_key(self, app_name: str, user_id: str) -> str:
         return f"{self._prefix}:{{{quote(app_name, safe='')}/{quote(user_id, safe='')}}}"

@@ -88,7 +88,7 @@ def with_defaults(adk: click.Group, arguments: list[str]) -> list[str]:
     name, *rest = arguments
     with command.make_context(name, list(rest), resilient_parsing=True) as context:
         added = [] if has_folder(context) else [str(PACKAGE)]
-        if uri := context.params.get("session_service_uri"):
+        if (uri := context.params["session_service_uri"]) is not None:
             check_scheme(uri)
         elif not chose_other_storage(context):
             from .sessions.registration import session_uri
@@ -130,9 +130,10 @@ def check_scheme(uri: str) -> None:
     dialect, plus, _ = scheme.partition("+")
     if scheme in SCHEMES or dialect in ADK_SCHEMES or (plus and dialect not in SCHEMES):
         return
+    what = f"the scheme {scheme!r}, which nobody knows" if scheme else "no scheme"
+    ours = " or ".join(f"{known}://" for known in SCHEMES)
     raise click.ClickException(
-        f"The session URI has {f'the scheme {scheme!r}, which nobody knows' if scheme else 'no scheme'}:"
-        f" take {' or '.join(f'{known}://' for known in SCHEMES)} for {BACKEND_TITLE}, one of ADK's own"
+        f"The session URI has {what}: take {ours} for {BACKEND_TITLE}, one of ADK's own"
         f" ({', '.join(ADK_SCHEMES)}), or a SQLAlchemy dialect with its driver (mysql+aiomysql)."
     )
 
@@ -146,7 +147,7 @@ def register_for_adk() -> None:
     context = click.get_current_context(silent=True)
     if context is None or "session_service_uri" not in context.params:
         return
-    if uri := context.params["session_service_uri"]:
+    if (uri := context.params["session_service_uri"]) is not None:
         try:
             check_scheme(uri)
         except click.ClickException as error:

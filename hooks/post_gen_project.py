@@ -7,6 +7,7 @@ standard library, and neither git nor a network.
 
 import io
 import json
+import os
 import re
 import shlex
 import shutil
@@ -49,9 +50,10 @@ def next_steps(project: Path, answers: dict[str, Any]) -> str:
     """Say in three lines what came out and what to do with it."""
     row = answers["_backends"][answers["backend"]]
     uri = row["default_uri"].replace("{scheme}", answers["scheme"])
+    folder = shlex.quote(str(project)) if os.name == "posix" else f'"{project}"'
     return (
         f"Your agent is in {project.name}; its sessions live in {row['title']} at {uri}\n"
-        f"  cd {shlex.quote(str(project))}\n"
+        f"  cd {folder}\n"
         "  make demo && make test   (and `make help` for the rest)"
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -58,7 +59,8 @@ def texts(project: Path) -> Iterator[tuple[str, str]]:
 def run(*command: str | Path, cwd: Path) -> None:
     """Run a tool that came with the tests, and show what it said if it failed."""
     name, *arguments = map(str, command)
-    tool = Path(sys.executable).with_name(name)
+    tool = shutil.which(name, path=Path(sys.executable).parent)
+    assert tool, f"{name} is not installed beside Python"
     ran = subprocess.run(
         [tool, *arguments], cwd=cwd, capture_output=True, text=True, encoding="utf-8"
     )

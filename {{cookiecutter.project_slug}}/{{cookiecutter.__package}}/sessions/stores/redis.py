@@ -18,6 +18,7 @@ import asyncio
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, Self, cast
 from urllib.parse import quote, unquote
 
@@ -53,6 +54,12 @@ from .redis_scripts import (
     SETTLE,
     Script,
 )
+
+@lru_cache(maxsize=4096)
+def encoded(text: str) -> str:
+    """Return an id as it stands in a key: letters, digits and `_.-~` as they are, the rest as %XX."""
+    return quote(text, safe="")
+
 
 Client = redis.Redis | redis.RedisCluster
 
@@ -172,7 +179,7 @@ class RedisStore:
             reply = await self._run(
                 CREATE,
                 self._keys(key),
-                *(quote(key.session_id, safe=""), quote(key.user_id, safe="")),
+                *(encoded(key.session_id), encoded(key.user_id)),
                 *(mark, repr(now), ttl, expiry, repr(now)),
                 *_flat(state),
             )
@@ -212,7 +219,7 @@ class RedisStore:
             reply = await self._run(
                 APPEND,
                 self._keys(key),
-                *(quote(key.session_id, safe=""), quote(key.user_id, safe="")),
+                *(encoded(key.session_id), encoded(key.user_id)),
                 *(expected.mark, expected.revision, repr(now)),
                 *(repr(timestamp), TIMESTAMP.pack(timestamp) + event),
                 *_flat(state),
@@ -221,9 +228,10 @@ class RedisStore:
                 raise NotFound
             if reply == STALE:
                 raise Stale
-            ttl, expiry = int(reply[0]), reply[1]
+            ttl, expiry, relisted = int(reply[0]), reply[1], reply[2]
             if self._cluster:
-                await self._register(key, ttl)
+                if relisted:
+                    await self._register(key, ttl)
                 if state.app:
                     stamp = TIMESTAMP.pack(now)
                     pending = [part for item in state.app.items() for part in (item[0], stamp + item[1])]
@@ -254,8 +262,8 @@ class RedisStore:
 
     async def delete(self, key: SessionKey) -> None:
         with self._translated():
-            user = quote(key.user_id, safe="")
-            await self._run(DELETE, self._keys(key), quote(key.session_id, safe=""), user)
+            user = encoded(key.user_id)
+            await self._run(DELETE, self._keys(key), encoded(key.session_id), user)
             if self._cluster:
                 await self._unregister(key)
 
@@ -276,14 +284,14 @@ class RedisStore:
 
     def _app_key(self, app_name: str, what: str) -> str:
         # Braces around nothing would name no slot; a lone % is what no other id is encoded to.
-        return f"{self._prefix}:{{{quote(app_name, safe='') or '%'}}}:{what}"
+        return f"{self._prefix}:{{{encoded(app_name) or '%'}}}:{what}"
 
     def _user_key(self, app_name: str, user_id: str) -> str:
-        return f"{self._prefix}:{{{quote(app_name, safe='')}/{quote(user_id, safe='')}}}"
+        return f"{self._prefix}:{{{encoded(app_name)}/{encoded(user_id)}}}"
 
     def _keys(self, key: SessionKey) -> Sequence[str]:
         user = self._user_key(key.app_name, key.user_id)
-        session = quote(key.session_id, safe="")
+        session = encoded(key.session_id)
         keys = [
             f"{user}:s:{session}",
             f"{user}:e:{session}",
@@ -338,14 +346,14 @@ class RedisStore:
 
     async def _register(self, key: SessionKey, ttl: int) -> None:
         users = self._app_key(key.app_name, "users")
-        await self._run(REGISTER, [users], quote(key.user_id, safe=""), ttl)
+        await self._run(REGISTER, [users], encoded(key.user_id), ttl)
 
     async def _unregister(self, key: SessionKey) -> None:
         """Take a user without sessions off the list, and back onto it if one came in between."""
         sessions = f"{self._user_key(key.app_name, key.user_id)}:sessions"
         if not await self._client.exists(sessions):
             await self._client.zrem(
-                self._app_key(key.app_name, "users"), quote(key.user_id, safe="")
+                self._app_key(key.app_name, "users"), encoded(key.user_id)
             )
             if await self._client.exists(sessions):
                 await self._register(key, 0)

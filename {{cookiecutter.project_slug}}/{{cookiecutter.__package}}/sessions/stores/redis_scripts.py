@@ -28,7 +28,7 @@ local function clock()
 end
 
 local function live(now)
-  local head = redis.call('HMGET', session, 'mark', 'revision', 'ttl', 'expires')
+  local head = redis.call('HMGET', session, 'mark', 'revision', 'ttl', 'expires', 'listed')
   if not head[1] or (head[4] ~= '' and tonumber(head[4]) <= now) then return nil end
   return head
 end
@@ -54,24 +54,34 @@ local function trim(index, now)
   return last
 end
 
--- Register the session with its user, the user with the app; ttl false takes it off.
-local function index(member, user_member, ttl)
-  local now = clock()
-  if not ttl then
-    redis.call('ZREM', sessions, member)
-  elseif ttl > 0 then
-    redis.call('ZADD', sessions, string.format('%.0f', now + ttl * 1000), member)
-    redis.call('PEXPIRE', session, ttl * 1000)
-    redis.call('PEXPIRE', events, ttl * 1000)
-  else
-    redis.call('ZADD', sessions, 'inf', member)
-  end
+-- Keep the indexes of the user's sessions and of the app's users as long as their longest entry.
+local function settle(user_member, now)
   local last = trim(sessions, now)
   if users then
     if last then redis.call('ZADD', users, last, user_member)
     else redis.call('ZREM', users, user_member) end
     trim(users, now)
   end
+end
+
+-- Let the server drop the session in ttl seconds. It is listed for up to an hour longer than that, so
+-- that the indexes are written once in a while and not by every append. Tell whether they were.
+local function keep(member, user_member, ttl, listed)
+  local now = clock()
+  if ttl > 0 then
+    redis.call('PEXPIRE', session, ttl * 1000)
+    redis.call('PEXPIRE', events, ttl * 1000)
+    if listed and tonumber(listed) >= now + ttl * 1000 then return 0 end
+    listed = string.format('%.0f', now + (ttl + math.min(ttl, 3600)) * 1000)
+  elseif listed then
+    return 0
+  else
+    listed = 'inf'
+  end
+  redis.call('HSET', session, 'listed', listed)
+  redis.call('ZADD', sessions, listed, member)
+  settle(user_member, now)
+  return 1
 end
 
 local function put_app(at, stamp)
@@ -105,7 +115,7 @@ if not head then
   local at = put(session, 8, 's:')
   at = put(user, at, '')
   put_app(at, now)
-  index(ARGV[1], ARGV[2], ttl)
+  keep(ARGV[1], ARGV[2], ttl, nil)
 end
 local user_state, app_state, pending = shared()
 return {redis.call('HGETALL', session), user_state, app_state, pending, {}}
@@ -129,8 +139,7 @@ redis.call('HSET', session, 'revision', ARGV[4] + 1, 'updated', ARGV[6], 'expire
 local at = put(session, 8, 's:')
 at = put(user, at, '')
 put_app(at, now)
-index(ARGV[1], ARGV[2], ttl)
-return {head[3], expires}
+return {head[3], expires, keep(ARGV[1], ARGV[2], ttl, head[5])}
 """
 )
 
@@ -188,7 +197,8 @@ DELETE = Script(
     + """
 -- ARGV: session, user
 redis.call('DEL', session, events)
-index(ARGV[1], ARGV[2], false)
+redis.call('ZREM', sessions, ARGV[1])
+settle(ARGV[2], clock())
 return 'deleted'
 """
 )
@@ -229,7 +239,7 @@ REGISTER = Script(
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local ttl = tonumber(ARGV[2])
-local score = ttl > 0 and string.format('%.0f', now + ttl * 1000) or 'inf'
+local score = ttl > 0 and string.format('%.0f', now + (ttl + math.min(ttl, 3600)) * 1000) or 'inf'
 redis.call('ZADD', KEYS[1], 'GT', score, ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
 local last = redis.call('ZREVRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2]

@@ -33,11 +33,15 @@ CONTENT = types.Content(
         types.Part(text="thinking", thought=True, thought_signature=b"\x00\xff\xfe"),
         types.Part(inline_data=types.Blob(data=bytes(range(256)), mime_type="image/png")),
         types.Part(file_data=types.FileData(file_uri="gs://bucket/file", mime_type="text/plain")),
-        types.Part(function_call=types.FunctionCall(id="1", name="f", args={"a": None, "b": [1.5]})),
+        types.Part(
+            function_call=types.FunctionCall(id="1", name="f", args={"a": None, "b": [1.5]})
+        ),
         types.Part(
             function_response=types.FunctionResponse(id="1", name="f", response={"r": {"x": None}})
         ),
-        types.Part(executable_code=types.ExecutableCode(code="1+1", language=types.Language.PYTHON)),
+        types.Part(
+            executable_code=types.ExecutableCode(code="1+1", language=types.Language.PYTHON)
+        ),
         types.Part(
             code_execution_result=types.CodeExecutionResult(
                 outcome=types.Outcome.OUTCOME_OK, output="2"

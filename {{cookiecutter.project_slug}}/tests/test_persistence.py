@@ -228,7 +228,9 @@ class TestWarmReads:
         expected = list("01234")[5 - min(count, 5) :]
         config = GetSessionConfig(num_recent_events=count)
         assert texts(await get(service, config=config)) == expected
-        assert texts(await get(service, config=GetSessionConfig(after_timestamp=1.0))) == list("1234")
+        assert texts(await get(service, config=GetSessionConfig(after_timestamp=1.0))) == list(
+            "1234"
+        )
         assert texts(await get(service)) == list("01234")
 
     async def test_memory_is_bounded_and_giving_it_up_costs_only_time(self, uri: str) -> None:

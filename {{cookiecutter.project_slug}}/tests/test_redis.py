@@ -225,9 +225,7 @@ class TestErrors:
             assert "refuses the credentials" in said
             assert "wrong" not in said
 
-    async def test_a_user_without_permission(
-        self, own_uri: str, own_server: "redis.Redis"
-    ) -> None:
+    async def test_a_user_without_permission(self, own_uri: str, own_server: "redis.Redis") -> None:
         own_server.acl_setuser(
             "reader", enabled=True, passwords=["+secret"], keys=["*"], commands=["+get"]
         )

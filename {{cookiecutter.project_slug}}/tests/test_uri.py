@@ -75,7 +75,9 @@ class TestMistakes:
             with suppress(ConfigurationError):
                 parse_uri(uri, scheme=config.SCHEME, schemes=config.SCHEMES, options={})
 
-    @pytest.mark.parametrize("end", ["@[bad", "@host:port:port/x?y", "@host/db?colour=blue", "@host#x"])
+    @pytest.mark.parametrize(
+        "end", ["@[bad", "@host:port:port/x?y", "@host/db?colour=blue", "@host#x"]
+    )
     def test_no_message_shows_a_password(self, end: str) -> None:
         for scheme in (*config.SCHEMES, "other"):
             shown = ""
@@ -111,7 +113,15 @@ class TestRegistering:
 class TestTimesToLive:
     @pytest.mark.parametrize(
         ("text", "seconds"),
-        [("90s", 90), ("30m", 1800), ("24h", 86400), ("7d", 604800), ("15", 15), ("0", 0), (15, 15)],
+        [
+            ("90s", 90),
+            ("30m", 1800),
+            ("24h", 86400),
+            ("7d", 604800),
+            ("15", 15),
+            ("0", 0),
+            (15, 15),
+        ],
     )
     def test_it_is_read_as_people_write_it(self, text: str | int, seconds: int) -> None:
         assert parse_ttl(text) == seconds

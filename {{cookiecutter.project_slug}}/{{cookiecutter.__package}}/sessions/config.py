@@ -14,7 +14,11 @@ BACKEND_TITLE = {{ backend.title | tojson }}
 SCHEME = {{ cookiecutter.scheme | tojson }}
 """The scheme of session URIs: what follows it is parsed by the store."""
 
-SCHEMES = ({% for suffix in backend.suffixes %}{{ (cookiecutter.scheme ~ suffix) | tojson }},{% if not loop.last %} {% endif %}{% endfor %})
+SCHEMES = (
+{%- for suffix in backend.suffixes %}
+    {{ (cookiecutter.scheme ~ suffix) | tojson }},
+{%- endfor %}
+)
 """All spellings of the scheme; what is added to SCHEME selects a kind of connection."""
 
 DEFAULT_URI = {{ backend.default_uri.replace("{scheme}", cookiecutter.scheme) | tojson }}

@@ -55,6 +55,7 @@ from .redis_scripts import (
     Script,
 )
 
+
 @lru_cache(maxsize=4096)
 def encoded(text: str) -> str:
     """Return an id as it stands in a key: letters, digits and `_.-~` as they are, the rest as %XX."""
@@ -138,11 +139,15 @@ class RedisStore:
         for name, (convert, default) in (DRIVER_OPTIONS | tls).items():
             settings[name] = take(name, convert, default)
         retry = Retry(
-            ExponentialBackoff(cap=0.5, base=0.01), 3, supported_errors=(exceptions.ConnectionError,)
+            ExponentialBackoff(cap=0.5, base=0.01),
+            3,
+            supported_errors=(exceptions.ConnectionError,),
         )
         settings["retry"] = retry
         if "{" in prefix or "}" in prefix:
-            raise ConfigurationError("Option prefix must not have braces: they name a cluster slot.")
+            raise ConfigurationError(
+                "Option prefix must not have braces: they name a cluster slot."
+            )
         if uri.variant == "+unix":
             settings |= {"path": uri.path, "db": take("db", int, 0)}
             settings["connection_class"] = UnixDomainSocketConnection
@@ -234,7 +239,9 @@ class RedisStore:
                     await self._register(key, ttl)
                 if state.app:
                     stamp = TIMESTAMP.pack(now)
-                    pending = [part for item in state.app.items() for part in (item[0], stamp + item[1])]
+                    pending = [
+                        part for item in state.app.items() for part in (item[0], stamp + item[1])
+                    ]
                     await self._deliver(key, pending)
         position = Position(expected.mark, expected.revision + 1)
         return Head(key, position, timestamp, ttl, float(expiry) if expiry else None)
@@ -275,7 +282,9 @@ class RedisStore:
     async def ping(self) -> None:
         with self._translated():
             # A script that writes nothing, because a user of an ACL may PING but not run scripts.
-            await self._run(LIST, [f"{self._prefix}:{{}}:ping", f"{self._prefix}:{{}}:ping"], "0", "")
+            await self._run(
+                LIST, [f"{self._prefix}:{{}}:ping", f"{self._prefix}:{{}}:ping"], "0", ""
+            )
 
     async def close(self) -> None:
         await self._clients.close()
@@ -352,9 +361,7 @@ class RedisStore:
         """Take a user without sessions off the list, and back onto it if one came in between."""
         sessions = f"{self._user_key(key.app_name, key.user_id)}:sessions"
         if not await self._client.exists(sessions):
-            await self._client.zrem(
-                self._app_key(key.app_name, "users"), encoded(key.user_id)
-            )
+            await self._client.zrem(self._app_key(key.app_name, "users"), encoded(key.user_id))
             if await self._client.exists(sessions):
                 await self._register(key, 0)
 

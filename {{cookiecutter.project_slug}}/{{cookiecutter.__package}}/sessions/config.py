@@ -14,11 +14,15 @@ BACKEND_TITLE = {{ backend.title | tojson }}
 SCHEME = {{ cookiecutter.scheme | tojson }}
 """The scheme of session URIs: what follows it is parsed by the store."""
 
+{% if backend.suffixes | length == 1 -%}
+SCHEMES = ({{ (cookiecutter.scheme ~ backend.suffixes[0]) | tojson }},)
+{%- else -%}
 SCHEMES = (
 {%- for suffix in backend.suffixes %}
     {{ (cookiecutter.scheme ~ suffix) | tojson }},
 {%- endfor %}
 )
+{%- endif %}
 """All spellings of the scheme; what is added to SCHEME selects a kind of connection."""
 
 DEFAULT_URI = {{ backend.default_uri.replace("{scheme}", cookiecutter.scheme) | tojson }}

@@ -62,7 +62,7 @@ class PersistentSessionService(BaseSessionService):
         store: SessionStore,
         *,
         ttl: int = 0,
-        cache_bytes: int = 64 << 20,
+        cache_bytes: int = 128 << 20,
         description: str = "",
     ) -> None:
         self.store = store

@@ -7,7 +7,11 @@ from google.adk.cli.service_registry import get_service_registry
 from hypothesis import given
 from hypothesis import strategies as st
 
-from {{ cookiecutter.__package }}.sessions import config, create_session_service, register
+from {{ cookiecutter.__package }}.sessions import (
+    config,
+    create_session_service,
+    register,
+)
 from {{ cookiecutter.__package }}.sessions.errors import ConfigurationError
 from {{ cookiecutter.__package }}.sessions.service import PersistentSessionService
 from {{ cookiecutter.__package }}.sessions.ttl import MAX_TTL, format_ttl, parse_ttl

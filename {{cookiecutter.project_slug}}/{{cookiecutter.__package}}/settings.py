@@ -8,7 +8,7 @@ APP_NAME = __name__.partition(".")[0]
 PACKAGE = Path(__file__).resolve().parent
 PROJECT = PACKAGE.parent
 
-DESCRIPTION = {{ cookiecutter.description | one_line | tojson }}  # fmt: skip
+{{ cookiecutter.description | one_line | assigned_to("DESCRIPTION") }}
 
-DEFAULT_MODEL = {{ cookiecutter.model | tojson }}  # fmt: skip
+DEFAULT_MODEL = {{ cookiecutter.model | tojson }}
 """Answers when there is a key and the variable MODEL names no other."""

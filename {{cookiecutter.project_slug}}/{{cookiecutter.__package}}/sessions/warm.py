@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from threading import Lock
 
 from google.adk.events.event import Event
 
@@ -31,6 +32,7 @@ class EventLog:
         """The revision of each event by its id."""
         self.size = 0
         """Estimated bytes in memory."""
+        self._lock = Lock()
 
     @property
     def revision(self) -> int:
@@ -39,51 +41,57 @@ class EventLog:
 
     def extend(self, stored: Sequence[StoredEvent], events: Sequence[Event]) -> None:
         """Add what continues the log. Another reader may have added some of it in the meantime."""
-        for record, event in zip(stored, events, strict=True):
-            if record.revision == self.revision + 1:
-                self.events.append(event)
-                self.revisions[event.id] = record.revision
-                self.size += EVENT_OVERHEAD + 2 * len(record.data)
+        with self._lock:
+            for record, event in zip(stored, events, strict=True):
+                if record.revision == self.revision + 1:
+                    self.events.append(event)
+                    self.revisions[event.id] = record.revision
+                    self.size += EVENT_OVERHEAD + 2 * len(record.data)
 
 
 class WarmLogs:
-    """The logs that fit into `max_bytes`, least recently used out first."""
+    """The logs that fit into `max_bytes`, least recently used out first. Threads may share it."""
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
+        self.size = 0
         self._logs: OrderedDict[SessionKey, EventLog] = OrderedDict()
         self._sizes: dict[SessionKey, int] = {}
-        self.size = 0
+        self._lock = Lock()
 
     def get(self, key: SessionKey) -> EventLog | None:
         """Return the log of a session, which may be behind the store."""
-        log = self._logs.get(key)
-        if log is not None:
-            self._logs.move_to_end(key)
-        return log
+        with self._lock:
+            log = self._logs.get(key)
+            if log is not None:
+                self._logs.move_to_end(key)
+            return log
 
     def put(self, key: SessionKey, log: EventLog) -> None:
         """Keep a log that is new or has grown, and drop others until all fit."""
-        self._forget(key)
-        if log.size > self.max_bytes:
-            return
-        self._logs[key] = log
-        self._sizes[key] = log.size
-        self.size += log.size
-        while self.size > self.max_bytes:
-            self._forget(next(iter(self._logs)))
+        with self._lock:
+            self._drop(key)
+            if log.size > self.max_bytes:
+                return
+            self._logs[key] = log
+            self._sizes[key] = log.size
+            self.size += log.size
+            while self.size > self.max_bytes:
+                self._drop(next(iter(self._logs)))
 
     def drop(self, key: SessionKey) -> None:
         """Forget a session, because it is gone or another one has its id."""
-        self._forget(key)
+        with self._lock:
+            self._drop(key)
 
     def clear(self) -> None:
         """Forget all."""
-        self._logs.clear()
-        self._sizes.clear()
-        self.size = 0
+        with self._lock:
+            self._logs.clear()
+            self._sizes.clear()
+            self.size = 0
 
-    def _forget(self, key: SessionKey) -> None:
+    def _drop(self, key: SessionKey) -> None:
         if self._logs.pop(key, None) is not None:
             self.size -= self._sizes.pop(key)
 

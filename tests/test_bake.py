@@ -73,6 +73,7 @@ FILES = """
     tests/test_expiry.py
     tests/test_persistence.py
     tests/test_uri.py
+    tests/test_warm.py
 """
 
 

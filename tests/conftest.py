@@ -9,7 +9,6 @@ import pytest
 from .baking import BACKENDS, bake
 from .installed import SCHEME, Project
 
-
 TWO = ("sqlite", "redis")
 """A file and a server: where a test is of ADK's commands and not of a store, these stand for all."""
 

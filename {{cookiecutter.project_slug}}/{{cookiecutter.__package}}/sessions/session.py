@@ -69,7 +69,7 @@ class PersistentSession(Session):
         return self
 
     def revision_of(self, event_id: str) -> int | None:
-        """Return the revision of an event that this object was read with, or that it appended."""
+        """Return the first revision of an id that this object was read with, or that it appended."""
         for known in self._known:
             if event_id in known:
                 return known[event_id]
@@ -79,4 +79,4 @@ class PersistentSession(Session):
         """Note that an event was stored through this object."""
         self._head = head
         if self._known:
-            self._known[-1][event_id] = head.position.revision
+            self._known[-1].setdefault(event_id, head.position.revision)

@@ -29,7 +29,7 @@ class EventLog:
         self.mark = mark
         self.events: list[Event] = []
         self.revisions: dict[str, int] = {}
-        """The revision of each event by its id."""
+        """The first revision of each id: distinct events may share one."""
         self.size = 0
         """Estimated bytes in memory."""
         self._lock = Lock()
@@ -45,7 +45,7 @@ class EventLog:
             for record, event in zip(stored, events, strict=True):
                 if record.revision == self.revision + 1:
                     self.events.append(event)
-                    self.revisions[event.id] = record.revision
+                    self.revisions.setdefault(event.id, record.revision)
                     self.size += EVENT_OVERHEAD + 2 * len(record.data)
 
 

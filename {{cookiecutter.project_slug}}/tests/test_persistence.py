@@ -3,10 +3,7 @@
 import asyncio
 import copy
 import gc
-import subprocess
-import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,8 +16,6 @@ from {{ cookiecutter.__package }}.sessions import create_session_service
 from {{ cookiecutter.__package }}.sessions.service import PersistentSessionService
 
 from .support import APP, SESSION, USER, create, event, exists, get, texts
-
-PROJECT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -275,75 +270,3 @@ class TestRetrying:
             await asyncio.gather(task, return_exceptions=True)
         await service.append_event(session, said)
         assert texts(session) == texts(await get(service)) == ["said"]
-
-
-WRITER = """
-import asyncio, sys
-from {{ cookiecutter.__package }}.sessions import create_session_service
-from tests.support import APP, SESSION, USER, event
-
-async def main(uri, name):
-    async with create_session_service(uri) as service:
-        number = 0
-        while True:
-            session = await service.get_session(app_name=APP, user_id=USER, session_id=SESSION)
-            try:
-                await service.append_event(
-                    session, event(f"{name} {number}", **{name: number, f"user__{name}": number})
-                )
-            except ValueError:  # stale: the other process was faster
-                continue
-            print(number, flush=True)
-            number += 1
-
-asyncio.run(main(*sys.argv[1:]))
-"""
-
-
-def test_what_was_acknowledged_survives_the_death_of_the_process(uri: str) -> None:
-    """Two processes serve one session; one of them is killed while it appends."""
-
-    async def prepare() -> None:
-        async with create_session_service(uri) as service:
-            await create(service)
-
-    async def result() -> Session:
-        async with create_session_service(uri) as service:
-            session = await get(service)
-            await service.append_event(session, event("life goes on"))
-            return session
-
-    asyncio.run(prepare())
-    writers = {name: _start_writer(uri, name) for name in ("killed", "alive")}
-    acknowledged = dict.fromkeys(writers, 0)
-    for name in ("killed", "alive", "alive"):
-        acknowledged[name] += len([_line(writers[name]) for _ in range(20)])
-        if name == "killed":
-            acknowledged[name] += _kill(writers[name])
-    acknowledged["alive"] += _kill(writers["alive"])
-
-    session = asyncio.run(result())
-    for name, count in acknowledged.items():
-        said = [text.split() for text in texts(session) if text and text.startswith(name)]
-        assert [int(number) for _, number in said] == list(range(len(said))), "none lost or doubled"
-        assert len(said) in (count, count + 1), "at most one was stored and not acknowledged"
-        assert session.state[name] == session.state[f"user:{name}"] == len(said) - 1
-
-
-def _start_writer(uri: str, name: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-c", WRITER, uri, name]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=PROJECT)
-
-
-def _line(writer: "subprocess.Popen[str]") -> str:
-    assert writer.stdout is not None
-    line = writer.stdout.readline()
-    assert line, "the writer has ended by itself"
-    return line
-
-
-def _kill(writer: "subprocess.Popen[str]") -> int:
-    """Kill a process and return how many lines it had printed that nobody has read."""
-    writer.kill()
-    rest, _ = writer.communicate()
-    return len(rest.split())

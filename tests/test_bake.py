@@ -61,6 +61,11 @@ FILES = """
     services.py
     tests/__init__.py
     tests/conftest.py
+    tests/figures.py
+    tests/history.py
+    tests/hostile.py
+    tests/oracle.py
+    tests/planted.py
     tests/proxy.py
     tests/servers/__init__.py
     tests/servers/__main__.py
@@ -71,9 +76,14 @@ FILES = """
     tests/test_entry_points.py
     tests/test_events.py
     tests/test_expiry.py
+    tests/test_isolation.py
+    tests/test_oracle.py
     tests/test_persistence.py
+    tests/test_poison.py
+    tests/test_processes.py
     tests/test_uri.py
     tests/test_warm.py
+    tests/workers.py
 """
 
 

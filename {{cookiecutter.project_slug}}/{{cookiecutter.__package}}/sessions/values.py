@@ -111,7 +111,7 @@ def from_plain(value: Any) -> Any:
             return {key: from_plain(item) for key, item in value.items()}
         try:
             return _FROM_TEXT[value[TAG]](value["value"])
-        except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+        except (LookupError, AttributeError, TypeError, ValueError, ArithmeticError) as error:
             raise ValueError(f"a value tagged {value[TAG]!r} cannot be read") from error
     if kind is list:
         return [from_plain(item) for item in value]

@@ -66,7 +66,6 @@ FILES = """
     tests/hostile.py
     tests/oracle.py
     tests/planted.py
-    tests/proxy.py
     tests/servers/__init__.py
     tests/servers/__main__.py
     tests/support.py

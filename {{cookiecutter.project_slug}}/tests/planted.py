@@ -5,7 +5,12 @@ from dataclasses import replace
 from math import inf, nextafter
 from typing import Any
 
-from {{ cookiecutter.__package }}.sessions.store import Head, SessionKey, SessionStore, Stored
+from {{ cookiecutter.__package }}.sessions.store import (
+    Head,
+    SessionKey,
+    SessionStore,
+    Stored,
+)
 
 
 class Planted:

@@ -1,9 +1,15 @@
 """A TCP proxy between the store and its server, to count round trips and to make bad weather."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from enum import Enum, auto
+
+from .servers import backend
+
+ADDRESS = re.compile(r"([\w.-]+)(:|%3A)([0-9]+)(?=[/?&]|$)")
+"""A host with its port in a session URI, also where it stands in an option's URL."""
 
 
 class Weather(Enum):
@@ -29,10 +35,23 @@ class Proxy:
         self.delay = 0.0
         """Seconds to hold every reply back."""
         self._weather = Weather.FINE
+        self._once = False
         self._server = (host, port)
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
+
+    def strike(self, weather: Weather) -> None:
+        """Do this to one reply and be fine again; to refuse is to close what is open now."""
+        self.weather = weather
+        if weather is Weather.REFUSE:
+            self.weather = Weather.FINE
+        else:
+            self._once = True
+
+    def move(self, uri: str) -> None:
+        """Pass on to another server from the next connection on."""
+        self._server = address(uri)
 
     @property
     def weather(self) -> Weather:
@@ -42,6 +61,7 @@ class Proxy:
     @weather.setter
     def weather(self, weather: Weather) -> None:
         self._weather = weather
+        self._once = False
         if weather is Weather.REFUSE:
             for writer in self._writers:
                 writer.close()
@@ -81,13 +101,16 @@ class Proxy:
             while data := await there.read(1 << 16):
                 turn["client"] = False
                 await asyncio.sleep(self.delay)
-                if self._weather is Weather.LOSE_REPLY:
+                weather = self._weather
+                if self._once:
+                    self.weather = Weather.FINE
+                if weather is Weather.LOSE_REPLY:
                     return
-                if self._weather is Weather.CUT_REPLY:
+                if weather is Weather.CUT_REPLY:
                     writer.write(data[: len(data) // 2])
                     await writer.drain()
                     return
-                if self._weather is not Weather.SILENCE:
+                if weather is not Weather.SILENCE:
                     writer.write(data)
                     await writer.drain()
 
@@ -113,3 +136,16 @@ async def run(host: str, port: int) -> AsyncIterator[Proxy]:
         server.close()
         proxy.weather = Weather.REFUSE
         await proxy.finish()
+
+
+def address(uri: str) -> tuple[str, int]:
+    """Return where the server of a session URI listens."""
+    found = ADDRESS.search(uri)
+    assert found, "the session URI names no host with a port"
+    return found[1], int(found[3])
+
+
+def through(uri: str, port: int) -> str:
+    """Return the session URI by way of a proxy, for a client that gives up soon."""
+    detour = ADDRESS.sub(rf"127.0.0.1\g<2>{port}", uri, count=1)
+    return f"{detour}{'&' if '?' in detour else '?'}{backend.IMPATIENT}"

@@ -4,6 +4,7 @@ import asyncio
 import copy
 import gc
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from google.adk.sessions.base_session_service import GetSessionConfig
 from google.adk.sessions.session import Session
 
 from {{ cookiecutter.__package }}.sessions import create_session_service
+from {{ cookiecutter.__package }}.sessions.errors import StoreUnavailable
 from {{ cookiecutter.__package }}.sessions.service import PersistentSessionService
 
 from .support import APP, SESSION, USER, create, event, exists, get, texts
@@ -59,6 +61,52 @@ class TestLasting:
         assert asyncio.run(turn("first")) == ["first"]
         assert asyncio.run(turn("second")) == ["first", "second"]
         asyncio.run(service.close())
+        gc.collect()
+
+    @pytest.mark.filterwarnings("ignore::ResourceWarning")
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+    def test_a_loop_that_ends_in_mid_call_leaves_the_service_usable(self, uri: str) -> None:
+        service = create_session_service(uri)
+        said = [event(str(number)) for number in range(10)]
+
+        async def leave(number: int) -> None:
+            session = await get(service)
+            for unfinished in (service.append_event(session, said[number]), get(service)):
+                asyncio.ensure_future(unfinished)  # noqa: RUF006
+            for _ in range(number):
+                await asyncio.sleep(0)
+
+        async def come_back(number: int) -> list[str | None]:
+            await service.append_event(await get(service), said[number])
+            return texts(await get(service))
+
+        asyncio.run(create(service))
+        for number in range(len(said)):
+            asyncio.run(leave(number))
+            assert asyncio.run(come_back(number)) == [str(each) for each in range(number + 1)]
+        asyncio.run(service.close())
+        gc.collect()
+
+    # A call in mid-flight may open a connection behind the one that was closed under it.
+    @pytest.mark.filterwarnings("ignore::ResourceWarning")
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+    async def test_closing_in_mid_call_loses_nothing_that_was_acknowledged(
+        self, service: PersistentSessionService
+    ) -> None:
+        sessions = [await create(service, str(number)) for number in range(10)]
+        for turn in range(10):
+            calls = [
+                asyncio.ensure_future(service.append_event(session, event(str(turn))))
+                for session in sessions
+            ]
+            for _ in range(turn):
+                await asyncio.sleep(0)
+            await service.close()
+            for call in calls:
+                with suppress(StoreUnavailable):
+                    await call
+        for session in sessions:
+            assert texts(await get(service, session.id)) == texts(session)
         gc.collect()
 
 

@@ -19,7 +19,7 @@ from {{ cookiecutter.__package }}.sessions.errors import (
 from {{ cookiecutter.__package }}.sessions.service import PersistentSessionService
 
 from . import proxy
-from .proxy import Proxy, Weather
+from .proxy import Proxy
 from .servers import redis as server
 from .support import APP, USER, create, event, exists, get, texts
 
@@ -150,42 +150,6 @@ class TestRoundTrips:
 
 
 class TestBadWeather:
-    async def test_a_lost_reply_does_not_double_an_event(
-        self, proxied: tuple[Proxy, PersistentSessionService]
-    ) -> None:
-        between, service = proxied
-        session = await create(service)
-        for weather in (Weather.LOSE_REPLY, Weather.CUT_REPLY):
-            between.weather = weather
-            said = event(weather.name)
-            with pytest.raises(StoreUnavailable):
-                await service.append_event(session, said)
-            between.weather = Weather.FINE
-            await service.append_event(session, said)
-        assert texts(session) == texts(await get(service)) == ["LOSE_REPLY", "CUT_REPLY"]
-
-    async def test_a_server_that_never_answers_is_given_up(
-        self, proxied: tuple[Proxy, PersistentSessionService]
-    ) -> None:
-        between, service = proxied
-        await create(service)
-        between.weather = Weather.SILENCE
-        with pytest.raises(StoreUnavailable, match="did not answer in time"):
-            await get(service)
-        between.weather = Weather.FINE
-        assert await exists(service)
-
-    async def test_a_server_that_comes_back_is_used_again(
-        self, proxied: tuple[Proxy, PersistentSessionService]
-    ) -> None:
-        between, service = proxied
-        await create(service)
-        between.weather = Weather.REFUSE
-        with pytest.raises(StoreUnavailable, match="cannot be reached"):
-            await get(service)
-        between.weather = Weather.FINE
-        assert await exists(service)
-
     async def test_a_server_that_forgot_the_scripts_gets_them_again(
         self, own_uri: str, own_server: "redis.Redis"
     ) -> None:

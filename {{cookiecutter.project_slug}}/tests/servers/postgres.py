@@ -21,6 +21,9 @@ import asyncpg
 
 STARTS_WITHIN = 30.0
 
+IMPATIENT = "timeout=0.5"
+"""Options of a session URI for clients that wait for nothing long."""
+
 
 @contextmanager
 def serve(directory: Path, scheme: str, **more: object) -> Iterator[str]:

@@ -14,6 +14,9 @@ import redis
 
 STARTS_WITHIN = 10.0
 
+IMPATIENT = "socket_timeout=0.5&socket_connect_timeout=0.5"
+"""Options of a session URI for clients that wait for nothing long."""
+
 
 @contextmanager
 def serve(directory: Path, scheme: str, **more: object) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,6 +29,8 @@ from .workers import (
 WORKERS = long_or_short(6, 3)
 TIMES = long_or_short(300, 15)
 KILLS = long_or_short(100, 4)
+KILLS_EACH = 4
+"""How many processes are killed at one session, before it grows too long to be read quickly."""
 
 
 @pytest.fixture
@@ -208,27 +211,35 @@ async def test_what_was_acknowledged_survives_the_death_of_a_process(
     uri: str, service: PersistentSessionService, figure: Figure
 ) -> None:
     """One process appends throughout; others that do the same are killed, one after the other."""
-    session = await create(service)
-    dice = random.Random()
+    answers, stored = Counter[Answer](), 0
     with workers(uri, 1) as (survivor,):
-        survivor.start(count_up, "survivor", 0, USER, SESSION)
-        finishing = asyncio.ensure_future(finish([survivor]))
-        dead = []
-        for number in range(KILLS):
-            victim = Worker(uri)
-            victim.start(count_up, f"victim {number}", 0, USER, SESSION)
-            await asyncio.to_thread(victim.wait_for, dice.randrange(1, 8))
-            await asyncio.sleep(dice.random() / 100)
-            victim.kill()
-            dead.append(victim)
-        await asyncio.to_thread(survivor.tells_more, 6)
-        survivor.ask_to_stop()
-        await finishing
-    stored = await get(service)
-    answers = check(stored, mark_of(session), attempts([survivor, *dead]))
-    assert stored.state["total"] == len(stored.events)
-    await service.append_event(stored, event("life goes on"))
+        for number in range(KILLS // KILLS_EACH):
+            session = await create(service, str(number))
+            dead = await _kill_some(uri, survivor, session.id)
+            left = await get(service, session.id)
+            answers += check(left, mark_of(session), attempts([survivor, *dead]))
+            stored += len(left.events)
+            assert left.state["total"] == len(left.events)
+            await service.append_event(left, event("life goes on"))
     figure("kills", KILLS)
     figure("acknowledged", answers[Answer.ACCEPTED])
     figure("cut off in mid-append", answers[Answer.NONE])
-    figure("of these stored", len(stored.events) - 1 - answers[Answer.ACCEPTED])
+    figure("of these stored", stored - answers[Answer.ACCEPTED])
+
+
+async def _kill_some(uri: str, survivor: Worker, session_id: str) -> list[Worker]:
+    """Kill worker after worker at some moment while they and the survivor append to a session."""
+    dead = []
+    survivor.start(count_up, "survivor", 0, USER, session_id)
+    finishing = asyncio.ensure_future(finish([survivor]))
+    for number in range(KILLS_EACH):
+        victim = Worker(uri)
+        victim.start(count_up, f"victim {number}", 0, USER, session_id)
+        await asyncio.to_thread(victim.wait_for, random.randrange(1, 8))
+        await asyncio.sleep(random.random() / 100)
+        victim.kill()
+        dead.append(victim)
+    await asyncio.to_thread(survivor.tells_more, 6)
+    survivor.ask_to_stop()
+    await finishing
+    return dead

@@ -8,7 +8,7 @@ OUT ?= baked
 BACKEND ?= sqlite
 
 .DEFAULT_GOAL := help
-.PHONY: help demo bake test quick lint format clean uv
+.PHONY: help demo bake test quick proof lint format clean uv
 
 help:  ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ test: $(UV)  ## Run all tests, those that install baked projects last
 
 quick: $(UV)  ## Run the tests that only bake
 	$(UV) run pytest -n auto -m "not installed" $(ARGS)
+
+proof: $(UV)  ## Run every variant's proof and write docs/proof.md; PROOF=long takes its time
+	$(UV) run python -m tests.proof $(ARGS)
 
 lint: $(UV)  ## Check format, style and types of the generator
 	$(UV) run ruff format --check

@@ -1,9 +1,11 @@
 """When sessions end: after their time to live, counted from the last event."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from google.adk.errors import StaleSessionError
 from google.adk.errors.session_not_found_error import SessionNotFoundError
 from google.adk.platform import time as platform_time
 
@@ -157,3 +159,76 @@ async def test_what_is_no_time_to_live_is_refused_before_anything_is_written(
             ttl=ttl,  # type: ignore[arg-type]
         )
     assert not await exists(hourly)
+
+
+async def test_on_the_clock_of_the_wall_a_session_ends_when_its_time_is_over_and_not_before(
+    uri: str,
+) -> None:
+    """The server's own clock runs along. However slow the machine is, only an end too soon is wrong."""
+    async with create_session_service(uri, ttl=2) as service:
+        session = await create(service)
+        assert isinstance(session, PersistentSession)
+        said = 0
+        while said < 6:
+            ends = session.expires_at
+            assert ends is not None
+            try:
+                await service.append_event(session, event(str(said)))
+            except SessionNotFoundError:
+                assert time.time() >= ends
+                break
+            said += 1
+            assert session.expires_at is not None
+            assert session.expires_at >= ends
+            await asyncio.sleep(0.5)
+        ends = session.expires_at
+        assert ends is not None
+        for _ in range(600):
+            if not await exists(service):
+                break
+            await asyncio.sleep(0.1)
+        assert not await exists(service)
+        assert time.time() >= ends
+        assert (await service.list_sessions(app_name=APP)).sessions == []
+
+
+class TestClocksThatDisagree:
+    """Two processes whose clocks are minutes apart serve the same sessions."""
+
+    MINUTES = 4 * 60
+
+    async def test_both_may_write_and_neither_cuts_a_session_short(
+        self, hourly: PersistentSessionService, uri: str, clock: Clock
+    ) -> None:
+        async with create_session_service(uri, ttl="1h") as other:
+            await create(hourly)
+            ends = 0.0
+            for turn in range(10):
+                clock.ahead = self.MINUTES if turn % 2 else -self.MINUTES
+                service = other if turn % 2 else hourly
+                session = await get(service)
+                await service.append_event(session, event(str(turn), timestamp=clock()))
+                assert isinstance(session, PersistentSession)
+                assert session.expires_at is not None
+                assert session.expires_at >= ends
+                ends = session.expires_at
+            for service, ahead in ((hourly, -self.MINUTES), (other, self.MINUTES)):
+                clock.ahead = ahead
+                assert texts(await get(service)) == [str(turn) for turn in range(10)]
+
+    async def test_what_is_over_for_one_and_created_again_is_another_session_for_both(
+        self, hourly: PersistentSessionService, uri: str, clock: Clock
+    ) -> None:
+        async with create_session_service(uri, ttl="1h") as other:
+            session = await create(hourly, state={"own": "old"})
+            await hourly.append_event(session, event("old"))
+            clock.ahead = HOUR - self.MINUTES
+            assert await exists(hourly)
+            clock.ahead = HOUR + self.MINUTES
+            assert not await exists(other)
+            await create(other, state={"own": "new"})
+            clock.ahead = HOUR - self.MINUTES
+            assert (await get(hourly)).state == {"own": "new"}
+            with pytest.raises(StaleSessionError):
+                await hourly.append_event(session, event("late"))
+            assert texts(await get(hourly)) == []

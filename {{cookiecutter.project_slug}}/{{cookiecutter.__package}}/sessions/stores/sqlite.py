@@ -180,14 +180,9 @@ class SQLiteStore:
         await self._write(lambda _: None)
 
     async def close(self) -> None:
-        await asyncio.get_running_loop().run_in_executor(None, self._close)
-
-    def _close(self) -> None:
-        self._writer.shutdown()
-        self._readers.shutdown()
-        for connection in self._opened:
-            connection.close()
-        self._reset()
+        writer, readers, opened = self._writer, self._readers, self._opened
+        self._reset()  # first, so that a call that comes meanwhile finds threads that take it
+        await asyncio.get_running_loop().run_in_executor(None, _close, writer, readers, opened)
 
     # Each of the following runs in one thread and one transaction.
 
@@ -412,6 +407,16 @@ class SQLiteStore:
             raise StoreUnavailable(
                 f"SQLite file {self.location} cannot be used: {error.strerror or error}."
             ) from error
+
+
+def _close(
+    writer: ThreadPoolExecutor, readers: ThreadPoolExecutor, opened: list[sqlite3.Connection]
+) -> None:
+    """Let the threads finish what they have begun, then close their connections."""
+    writer.shutdown()
+    readers.shutdown()
+    for connection in opened:
+        connection.close()
 
 
 def _synchronous(text: str) -> str:

@@ -8,7 +8,7 @@ OUT ?= baked
 BACKEND ?= sqlite
 
 .DEFAULT_GOAL := help
-.PHONY: help demo bake test quick proof lint format clean uv
+.PHONY: help demo bake test quick proof bench lint format clean uv
 
 help:  ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ quick: $(UV)  ## Run the tests that only bake
 proof: $(UV)  ## Run every variant's proof and write docs/proof.md; PROOF=long takes its time
 	$(UV) run python -m tests.proof $(ARGS)
 
+bench: $(UV)  ## Measure: make bench BACKEND=redis, or all; QUICK=1 takes a minute and writes nothing
+	PATH="$(CURDIR)/.uv/bin:$$PATH" $(UV) run --quiet --only-group bench python -m benchmarks $(if $(QUICK),--quick) $(BACKEND)
+
 lint: $(UV)  ## Check format, style and types of the generator
 	$(UV) run ruff format --check
 	$(UV) run ruff check
@@ -41,7 +44,7 @@ format: $(UV)  ## Format the code and mend what can be mended
 	$(UV) run ruff format
 
 clean:  ## Remove what can be made again
-	rm -rf .venv .uv baked .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .uv .bench baked .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .uv/bin/uv:

@@ -330,6 +330,8 @@ def _not_found(key: SessionKey) -> SessionNotFoundError:
 
 def _encode_by_scope(state: Mapping[str, Any]) -> ScopedState:
     """Encode state by scope; `temp:` is not kept."""
+    if not state:
+        return ScopedState()
     scopes: tuple[dict[str, Any], dict[str, Any], dict[str, Any]] = ({}, {}, {})
     app, user, own = scopes
     for name, value in state.items():

@@ -73,7 +73,6 @@ STATE = b"s:"
 TIMESTAMP = struct.Struct(">d")
 
 DRIVER_OPTIONS: dict[str, tuple[Callable[[str], Any], Any]] = {
-    "socket_timeout": (positive, 5.0),
     "socket_connect_timeout": (positive, 5.0),
     "socket_keepalive": (boolean, True),
     "health_check_interval": (positive, 30.0),
@@ -116,8 +115,15 @@ class RedisStore:
         location: str,
         prefix: str = "sessions",
         cluster: bool = False,
+        timeout: float = 5.0,
+        max_connections: int = 64,
     ) -> None:
-        self._clients = PerLoop(connect, lambda client: client.aclose())
+        # As many calls at once as there are connections: others wait, where redis-py's pool would raise.
+        self._clients = PerLoop(
+            lambda: (connect(), asyncio.Semaphore(max_connections)),
+            lambda opened: opened[0].aclose(),
+        )
+        self._timeout = timeout
         self._location = location
         self._prefix = prefix
         self._cluster = cluster
@@ -127,14 +133,16 @@ class RedisStore:
         """Open `scheme://[user:password@]host[:port][/db]`, `schemes://` for TLS, or a Unix socket.
 
         `scheme+unix:///path/to.sock?db=0` is a Unix socket. Options: `prefix` of all keys,
-        `cluster=true`, `sentinel=<service>` (with several `host:port,host:port`), and redis-py's
-        own of `DRIVER_OPTIONS` and `TLS_OPTIONS`.
+        `cluster=true`, `sentinel=<service>` (with several `host:port,host:port`), `socket_timeout` of
+        a whole call, and redis-py's own of `DRIVER_OPTIONS` and `TLS_OPTIONS`.
         """
         take = uri.options.take
         prefix = take("prefix", str, "sessions")
         cluster = take("cluster", boolean, False)
         service = take("sentinel", str, "")
+        timeout = take("socket_timeout", positive, 5.0)
         settings: dict[str, Any] = {"username": uri.username, "password": uri.password}
+        settings["socket_timeout"] = None  # ours is around the whole call, and costs a third
         tls = TLS_OPTIONS if uri.variant == "s" else {}
         for name, (convert, default) in (DRIVER_OPTIONS | tls).items():
             settings[name] = take(name, convert, default)
@@ -160,13 +168,21 @@ class RedisStore:
         else:
             settings["db"] = _database(uri)
             if service:
-                connect = _watched(_hosts(uri, 26379), service, settings, tls=bool(tls))
+                sentinels = {"socket_timeout": timeout, "socket_connect_timeout": timeout}
+                connect = _watched(_hosts(uri, 26379), service, sentinels, settings, tls=bool(tls))
             else:
                 [(settings["host"], settings["port"])] = _hosts(uri, 6379)[:1]
                 if tls:
                     settings["connection_class"] = SSLConnection
                 connect = _pooled(settings)
-        return cls(connect, location=uri.location, prefix=prefix, cluster=cluster)
+        return cls(
+            connect,
+            location=uri.location,
+            prefix=prefix,
+            cluster=cluster,
+            timeout=timeout,
+            max_connections=settings["max_connections"],
+        )
 
     @property
     def location(self) -> str:
@@ -184,8 +200,7 @@ class RedisStore:
             reply = await self._run(
                 CREATE,
                 self._keys(key),
-                *(encoded(key.session_id), encoded(key.user_id)),
-                *(mark, repr(now), ttl, expiry, repr(now)),
+                *(mark, repr(now), ttl, expiry),
                 *_flat(state),
             )
             if reply == EXISTS:
@@ -224,9 +239,7 @@ class RedisStore:
             reply = await self._run(
                 APPEND,
                 self._keys(key),
-                *(encoded(key.session_id), encoded(key.user_id)),
-                *(expected.mark, expected.revision, repr(now)),
-                *(repr(timestamp), TIMESTAMP.pack(timestamp) + event),
+                *(expected.mark, expected.revision, repr(now), TIMESTAMP.pack(timestamp) + event),
                 *_flat(state),
             )
             if reply == MISSING:
@@ -249,7 +262,7 @@ class RedisStore:
     async def list(self, app_name: str, user_id: str | None, *, now: float) -> Sequence[Stored]:
         with self._translated():
             if user_id is None:
-                members = await self._client.zrange(self._app_key(app_name, "users"), 0, -1)
+                members = await self._call("ZRANGE", self._app_key(app_name, "users"), 0, -1)
                 users = [unquote(member.decode()) for member in members]
             else:
                 users = [user_id]
@@ -269,15 +282,14 @@ class RedisStore:
 
     async def delete(self, key: SessionKey) -> None:
         with self._translated():
-            user = encoded(key.user_id)
-            await self._run(DELETE, self._keys(key), encoded(key.session_id), user)
+            await self._run(DELETE, self._keys(key))
             if self._cluster:
                 await self._unregister(key)
 
     async def user_state(self, app_name: str, user_id: str) -> Mapping[str, bytes]:
         with self._translated():
             key = f"{self._user_key(app_name, user_id)}:state"
-            return _decoded(await self._client.hgetall(key))
+            return _decoded(await self._call("HGETALL", key))
 
     async def ping(self) -> None:
         with self._translated():
@@ -306,24 +318,24 @@ class RedisStore:
             f"{user}:e:{session}",
             f"{user}:sessions",
             f"{user}:state",
-            f"{user}:outbox",
         ]
-        if not self._cluster:
-            keys += [self._app_key(key.app_name, "state"), self._app_key(key.app_name, "users")]
-        return keys
+        if self._cluster:
+            return [*keys, f"{user}:outbox"]
+        return [*keys, self._app_key(key.app_name, "state"), self._app_key(key.app_name, "users")]
 
     # Calls.
 
-    @property
-    def _client(self) -> Any:
-        return self._clients.get()
+    async def _call(self, command: str, *arguments: Any) -> Any:
+        client, free = self._clients.get()
+        async with asyncio.timeout(self._timeout), free:
+            return await client.execute_command(command, *arguments)
 
     async def _run(self, script: Script, keys: Sequence[str], *arguments: Any) -> Any:
         try:
-            return await self._client.evalsha(script.sha, len(keys), *keys, *arguments)
+            return await self._call("EVALSHA", script.sha, len(keys), *keys, *arguments)
         except exceptions.NoScriptError:
             # A server that was restarted, or a replica that has taken over, does not know it yet.
-            return await self._client.eval(script.text, len(keys), *keys, *arguments)
+            return await self._call("EVAL", script.text, len(keys), *keys, *arguments)
 
     async def _list_user(self, app_name: str, user_id: str, now: float) -> Any:
         user = self._user_key(app_name, user_id)
@@ -342,7 +354,7 @@ class RedisStore:
         return _record(key, fields, app_state, _pairs(user), log)
 
     async def _app_state(self, app_name: str) -> dict[str, bytes]:
-        return _decoded(await self._client.hgetall(self._app_key(app_name, "state")))
+        return _decoded(await self._call("HGETALL", self._app_key(app_name, "state")))
 
     # A cluster keeps an app's state in another slot than its users, and a script stays in one slot.
 
@@ -360,9 +372,10 @@ class RedisStore:
     async def _unregister(self, key: SessionKey) -> None:
         """Take a user without sessions off the list, and back onto it if one came in between."""
         sessions = f"{self._user_key(key.app_name, key.user_id)}:sessions"
-        if not await self._client.exists(sessions):
-            await self._client.zrem(self._app_key(key.app_name, "users"), encoded(key.user_id))
-            if await self._client.exists(sessions):
+        if not await self._call("EXISTS", sessions):
+            users = self._app_key(key.app_name, "users")
+            await self._call("ZREM", users, encoded(key.user_id))
+            if await self._call("EXISTS", sessions):
                 await self._register(key, 0)
 
     @contextmanager
@@ -397,8 +410,7 @@ def _explain(error: Exception) -> str:
 
 def _pooled(settings: dict[str, Any]) -> Callable[[], Client]:
     def connect() -> Client:
-        pool = redis.BlockingConnectionPool(timeout=settings["socket_timeout"], **settings)
-        return redis.Redis.from_pool(pool)
+        return redis.Redis.from_pool(redis.ConnectionPool(**settings))
 
     return connect
 
@@ -414,12 +426,16 @@ def _clustered(
 
 
 def _watched(
-    hosts: list[tuple[str, int]], service: str, settings: dict[str, Any], *, tls: bool
+    hosts: list[tuple[str, int]],
+    service: str,
+    sentinels: dict[str, Any],
+    settings: dict[str, Any],
+    *,
+    tls: bool,
 ) -> Callable[[], Client]:
     def connect() -> Client:
-        timeouts = {name: settings[name] for name in ("socket_timeout", "socket_connect_timeout")}
         sentinel = redis.Sentinel(  # type: ignore[no-untyped-call]
-            hosts, sentinel_kwargs=timeouts, ssl=tls, **settings
+            hosts, sentinel_kwargs=sentinels, ssl=tls, **settings
         )
         return cast(Client, sentinel.master_for(service))
 
@@ -449,7 +465,11 @@ def _database(uri: SessionURI) -> int:
 
 
 def _flat(state: ScopedState) -> Iterator[Any]:
-    for scope in (state.session, state.user, state.app):
+    """Yield the pairs of each scope behind their number, or nothing where there are none at all."""
+    if not (state.session or state.user or state.app):
+        return
+    own = {STATE + name.encode(): value for name, value in state.session.items()}
+    for scope in (own, state.user, state.app):
         yield len(scope)
         for item in scope.items():
             yield from item

@@ -1,7 +1,7 @@
 """What Redis executes: each script is one atomic operation of `redis.py`, named after what it does.
 
-KEYS are always session, events, sessions, state, outbox of a user and, where the server is not a
-cluster, state and users of the app, which a cluster keeps in another slot.
+KEYS are always session, events, sessions and state of a user, and then state and users of the app.
+A cluster keeps the last two in another slot; there the fifth and last key is the user's outbox.
 """
 
 from dataclasses import dataclass, field
@@ -20,7 +20,9 @@ class Script:
 
 
 _COMMON = """
-local session, events, sessions, user, outbox, app, users = unpack(KEYS)
+local session, events, sessions, user, app, users = unpack(KEYS)
+local outbox = nil
+if not users then outbox, app = app, nil end
 
 local function clock()
   local time = redis.call('TIME')
@@ -33,13 +35,13 @@ local function live(now)
   return head
 end
 
--- Write the pairs that start at ARGV[at] with their number; return where the next begin.
-local function put(key, at, prefix)
-  local pairs = tonumber(ARGV[at])
-  for i = at + 1, at + 2 * pairs, 2 do
-    redis.call('HSET', key, prefix .. ARGV[i], ARGV[i + 1])
+-- Write the pairs that follow their number in ARGV[at]; return where the next begin.
+local function put(key, at)
+  local last = at + 2 * tonumber(ARGV[at] or 0)
+  for i = at + 1, last, 1000 do
+    redis.call('HSET', key, unpack(ARGV, i, math.min(i + 999, last)))
   end
-  return at + 2 * pairs + 1
+  return last + 1
 end
 
 -- An index lives as long as its last member.
@@ -55,9 +57,10 @@ local function trim(index, now)
 end
 
 -- Keep the indexes of the user's sessions and of the app's users as long as their longest entry.
-local function settle(user_member, now)
+local function settle(now)
   local last = trim(sessions, now)
   if users then
+    local user_member = string.match(user, '{.-/(.-)}')
     if last then redis.call('ZADD', users, last, user_member)
     else redis.call('ZREM', users, user_member) end
     trim(users, now)
@@ -66,7 +69,7 @@ end
 
 -- Let the server drop the session in ttl seconds. It is listed for up to an hour longer than that, so
 -- that the indexes are written once in a while and not by every append. Tell whether they were.
-local function keep(member, user_member, ttl, listed)
+local function keep(ttl, listed)
   local now = clock()
   if ttl > 0 then
     redis.call('PEXPIRE', session, ttl * 1000)
@@ -79,24 +82,25 @@ local function keep(member, user_member, ttl, listed)
     listed = 'inf'
   end
   redis.call('HSET', session, 'listed', listed)
-  redis.call('ZADD', sessions, listed, member)
-  settle(user_member, now)
+  redis.call('ZADD', sessions, listed, string.match(session, '.*:(.*)'))
+  settle(now)
   return 1
 end
 
-local function put_app(at, stamp)
+-- Write the state that starts at ARGV[at]: the session's, the user's, and the app's or what waits for it.
+local function put_state(at, stamp)
+  at = put(user, put(session, at))
   if app then
-    put(app, at, '')
-  elseif tonumber(ARGV[at]) > 0 then
-    local pairs = tonumber(ARGV[at])
-    for i = at + 1, at + 2 * pairs, 2 do
+    put(app, at)
+  else
+    for i = at + 1, at + 2 * tonumber(ARGV[at] or 0), 2 do
       redis.call('HSET', outbox, ARGV[i], struct.pack('>d', stamp) .. ARGV[i + 1])
     end
   end
 end
 
 local function shared()
-  local pending = redis.call('HGETALL', outbox)
+  local pending = outbox and redis.call('HGETALL', outbox) or {}
   return redis.call('HGETALL', user), app and redis.call('HGETALL', app) or {}, pending
 end
 """
@@ -104,18 +108,16 @@ end
 CREATE = Script(
     _COMMON
     + """
--- ARGV: session, user, mark, now, ttl, expires, updated, then state of session, user and app
-local now, ttl = tonumber(ARGV[4]), tonumber(ARGV[5])
+-- ARGV: mark, now, ttl, expires, then state of session, user and app, each behind its number of pairs
+local now, ttl = tonumber(ARGV[2]), tonumber(ARGV[3])
 local head = live(now)
-if head and head[1] ~= ARGV[3] then return 'exists' end
+if head and head[1] ~= ARGV[1] then return 'exists' end
 if not head then
   redis.call('DEL', session, events)
-  redis.call('HSET', session, 'mark', ARGV[3], 'revision', 0, 'ttl', ARGV[5], 'expires', ARGV[6],
-    'updated', ARGV[7])
-  local at = put(session, 8, 's:')
-  at = put(user, at, '')
-  put_app(at, now)
-  keep(ARGV[1], ARGV[2], ttl, nil)
+  redis.call('HSET', session, 'mark', ARGV[1], 'revision', 0, 'ttl', ARGV[3], 'expires', ARGV[4],
+    'updated', ARGV[2])
+  put_state(5, now)
+  keep(ttl, nil)
 end
 local user_state, app_state, pending = shared()
 return {redis.call('HGETALL', session), user_state, app_state, pending, {}}
@@ -125,21 +127,20 @@ return {redis.call('HGETALL', session), user_state, app_state, pending, {}}
 APPEND = Script(
     _COMMON
     + """
--- ARGV: session, user, mark, revision, now, timestamp, event, then state of session, user and app
-local now = tonumber(ARGV[5])
+-- ARGV: mark, revision, now, timestamp (8 bytes) with event, then state as above, where there is any
+local now = tonumber(ARGV[3])
 local head = live(now)
 if not head then return 'missing' end
-if head[1] ~= ARGV[3] or head[2] ~= ARGV[4] then return 'stale' end
+if head[1] ~= ARGV[1] or head[2] ~= ARGV[2] then return 'stale' end
 local ttl, expires = tonumber(head[3]), head[4]
 if ttl > 0 then
   expires = string.format('%.17g', math.max(tonumber(expires), now + ttl))
 end
-redis.call('RPUSH', events, ARGV[7])
-redis.call('HSET', session, 'revision', ARGV[4] + 1, 'updated', ARGV[6], 'expires', expires)
-local at = put(session, 8, 's:')
-at = put(user, at, '')
-put_app(at, now)
-return {head[3], expires, keep(ARGV[1], ARGV[2], ttl, head[5])}
+redis.call('RPUSH', events, ARGV[4])
+redis.call('HSET', session, 'revision', ARGV[2] + 1, 'expires', expires,
+  'updated', string.format('%.17g', struct.unpack('>d', ARGV[4])))
+put_state(5, now)
+return {head[3], expires, keep(ttl, head[5])}
 """
 )
 
@@ -195,10 +196,9 @@ return {found, redis.call('HGETALL', KEYS[2]), KEYS[3] and redis.call('HGETALL',
 DELETE = Script(
     _COMMON
     + """
--- ARGV: session, user
 redis.call('DEL', session, events)
-redis.call('ZREM', sessions, ARGV[1])
-settle(ARGV[2], clock())
+redis.call('ZREM', sessions, string.match(session, '.*:(.*)'))
+settle(clock())
 return 'deleted'
 """
 )

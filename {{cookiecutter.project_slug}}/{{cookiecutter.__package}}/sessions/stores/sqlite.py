@@ -3,15 +3,20 @@
 The standard library's `sqlite3` runs in threads of this store: one that writes, a few that read. Each
 operation is one function and so one hop to a thread and back, where a driver that hands over statement
 by statement (aiosqlite) pays for five. WAL mode lets readers and the writer work at the same time.
+
+A commit waits for the disk. What else is to be written meanwhile waits, and is then committed together,
+so that many sessions that are written at once share the wait.
 """
 
 import asyncio
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -42,6 +47,8 @@ PURGE_GRACE = 300.0
 """Seconds that an expired session is left in the file, in case another process has a slower clock."""
 PURGE_BATCH = 100
 READERS = 4
+MOST_AT_ONCE = 64
+"""Writes that are committed together at most."""
 
 SCHEMA = """
 CREATE TABLE sessions (
@@ -54,22 +61,29 @@ CREATE TABLE sessions (
     updated_at REAL NOT NULL,
     ttl INTEGER NOT NULL,
     expires_at REAL,
+    purge_at REAL,
     UNIQUE (app_name, user_id, session_id)
 );
-CREATE INDEX sessions_by_expiry ON sessions (expires_at) WHERE expires_at IS NOT NULL;
+
+CREATE INDEX sessions_to_purge ON sessions (purge_at) WHERE purge_at IS NOT NULL;
+
 CREATE TABLE events (
-    session INTEGER NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
-    revision INTEGER NOT NULL,
+    place INTEGER PRIMARY KEY,
     timestamp REAL NOT NULL,
-    data BLOB NOT NULL,
-    PRIMARY KEY (session, revision)
-) WITHOUT ROWID;
+    data BLOB NOT NULL
+);
+
+CREATE TRIGGER events_of_deleted AFTER DELETE ON sessions BEGIN
+    DELETE FROM events WHERE place BETWEEN old.id << 32 AND (old.id + 1 << 32) - 1;
+END;
+
 CREATE TABLE session_state (
     session INTEGER NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
     key TEXT NOT NULL,
     value BLOB NOT NULL,
     PRIMARY KEY (session, key)
 ) WITHOUT ROWID;
+
 CREATE TABLE user_state (
     app_name TEXT NOT NULL,
     user_id TEXT NOT NULL,
@@ -77,6 +91,7 @@ CREATE TABLE user_state (
     value BLOB NOT NULL,
     PRIMARY KEY (app_name, user_id, key)
 ) WITHOUT ROWID;
+
 CREATE TABLE app_state (
     app_name TEXT NOT NULL,
     key TEXT NOT NULL,
@@ -85,9 +100,49 @@ CREATE TABLE app_state (
 ) WITHOUT ROWID;
 """
 
-HEAD = "id, app_name, user_id, session_id, mark, revision, updated_at, ttl, expires_at"
-FIND = f"SELECT {HEAD} FROM sessions WHERE app_name = ? AND user_id = ? AND session_id = ?"
-LIVE = "(expires_at IS NULL OR expires_at > ?)"
+# An event's place is its session's id × 2³² + its revision: one B-tree holds all logs, each in a row, and
+# an append touches one page of it. A session is due for a purge (`purge_at`) for up to an hour longer
+# than it lives, so that this index is written once in a while and not by every append.
+
+HEAD = "id, mark, revision, updated_at, ttl, expires_at"
+NAMED = "app_name = ?1 AND user_id = ?2 AND session_id = ?3"
+LIVE = "(expires_at IS NULL OR expires_at > ?4)"
+SESSION, OWN, USER, APP = range(4)
+"""What a row of `FIND` is about."""
+FIND = f"""
+SELECT {SESSION}, {HEAD} FROM sessions WHERE {NAMED}
+UNION ALL SELECT {OWN}, key, value, 0, 0, 0, 0 FROM session_state
+    WHERE session = (SELECT id FROM sessions WHERE {NAMED})
+UNION ALL SELECT {USER}, key, value, 0, 0, 0, 0 FROM user_state WHERE app_name = ?1 AND user_id = ?2
+UNION ALL SELECT {APP}, key, value, 0, 0, 0, 0 FROM app_state WHERE app_name = ?1
+"""
+ADVANCE = f"""
+UPDATE sessions SET revision = revision + 1, updated_at = ?6,
+    expires_at = CASE ttl WHEN 0 THEN NULL ELSE max(expires_at, ?4 + ttl) END
+WHERE {NAMED} AND {LIVE} AND mark = ?5 AND revision = ?7 RETURNING {HEAD}, purge_at
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """An operation that waits for the writing thread, and where its result is waited for."""
+
+    operation: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    future: asyncio.Future[Any]
+
+    def settle(self, result: Any) -> None:
+        """Hand over the result, or the exception, in the event loop of the one who waits."""
+        with suppress(RuntimeError):  # that loop is closed: nobody waits any more
+            self.future.get_loop().call_soon_threadsafe(self._settle, result)
+
+    def _settle(self, result: Any) -> None:
+        if self.future.done():
+            return
+        if isinstance(result, BaseException):
+            self.future.set_exception(result)
+        else:
+            self.future.set_result(result)
 
 
 class SQLiteStore:
@@ -107,6 +162,7 @@ class SQLiteStore:
         self._opened: list[sqlite3.Connection] = []
         self._checked = False
         self._next_purge = 0.0
+        self._waiting: deque[Write] = deque()
         self._writer = ThreadPoolExecutor(1, "sqlite-writer")
         self._readers = ThreadPoolExecutor(READERS, "sqlite-reader")
 
@@ -173,7 +229,14 @@ class SQLiteStore:
         await self._write(self._delete, key)
 
     async def user_state(self, app_name: str, user_id: str) -> Mapping[str, bytes]:
-        return await self._read(_user_state, app_name, user_id)
+        return await self._read(
+            lambda db: dict(
+                db.execute(
+                    "SELECT key, value FROM user_state WHERE app_name = ? AND user_id = ?",
+                    (app_name, user_id),
+                ).fetchall()
+            )
+        )
 
     async def ping(self) -> None:
         # A write transaction, because a file that can be read may be on a read-only file system.
@@ -184,7 +247,8 @@ class SQLiteStore:
         self._reset()  # first, so that a call that comes meanwhile finds threads that take it
         await asyncio.get_running_loop().run_in_executor(None, _close, writer, readers, opened)
 
-    # Each of the following runs in one thread and one transaction.
+    # Each of the following runs in one thread. Those that write run in a transaction, possibly with others:
+    # before they raise what the seam names, they must not have written anything.
 
     def _create(
         self,
@@ -195,22 +259,22 @@ class SQLiteStore:
         now: float,
         ttl: int,
     ) -> Stored:
-        found = _find(db, key)
-        if found and not found[1].expired(now):
-            if found[1].position.mark != mark:
-                raise AlreadyExists
-            return _stored(db, *found)
-        if found:
-            db.execute("DELETE FROM sessions WHERE id = ?", (found[0],))
-        row = db.execute(
+        with suppress(NotFound):
+            rowid, found = _find(db, key)
+            if not found.head.expired(now):
+                if found.head.position.mark != mark:
+                    raise AlreadyExists
+                return found
+            db.execute("DELETE FROM sessions WHERE id = ?", (rowid,))
+        expires_at = next_expiry(None, ttl=ttl, now=now)
+        (rowid,) = db.execute(
             "INSERT INTO sessions (app_name, user_id, session_id, mark, revision, updated_at, ttl,"
-            f" expires_at) VALUES (?, ?, ?, ?, 0, ?, ?, ?) RETURNING {HEAD}",
-            (*_names(key), mark, now, ttl, next_expiry(None, ttl=ttl, now=now)),
+            " expires_at, purge_at) VALUES (?, ?, ?, ?, 0, ?, ?, ?, ?) RETURNING id",
+            (*_names(key), mark, now, ttl, expires_at, _purge_at(expires_at, ttl)),
         ).fetchone()
-        rowid, head = _head(row)
         _write_state(db, rowid, key, state)
         self._purge(db, now)
-        return _stored(db, rowid, head)
+        return _find(db, key)[1]
 
     def _append(
         self,
@@ -223,20 +287,19 @@ class SQLiteStore:
         now: float,
     ) -> Head:
         row = db.execute(
-            "UPDATE sessions SET revision = revision + 1, updated_at = ?,"
-            " expires_at = CASE ttl WHEN 0 THEN NULL ELSE max(expires_at, ? + ttl) END"
-            " WHERE app_name = ? AND user_id = ? AND session_id = ? AND mark = ? AND revision = ?"
-            f" AND {LIVE} RETURNING {HEAD}",
-            (timestamp, now, *_names(key), expected.mark, expected.revision, now),
+            ADVANCE, (*_names(key), now, expected.mark, timestamp, expected.revision)
         ).fetchone()
         if row is None:
-            found = _find(db, key)
-            raise Stale if found and not found[1].expired(now) else NotFound
-        rowid, head = _head(row)
+            _, found = _find(db, key)
+            raise NotFound if found.head.expired(now) else Stale
+        (rowid, head), purge_at = _head(key, row[:-1]), row[-1]
         db.execute(
-            "INSERT INTO events (session, revision, timestamp, data) VALUES (?, ?, ?, ?)",
-            (rowid, head.position.revision, timestamp, event),
+            "INSERT INTO events (place, timestamp, data) VALUES (?, ?, ?)",
+            ((rowid << 32) + head.position.revision, timestamp, event),
         )
+        if head.expires_at is not None and head.expires_at > purge_at:
+            later = _purge_at(head.expires_at, head.ttl)
+            db.execute("UPDATE sessions SET purge_at = ? WHERE id = ?", (later, rowid))
         _write_state(db, rowid, key, state)
         self._purge(db, now)
         return head
@@ -250,38 +313,52 @@ class SQLiteStore:
         limit: int | None,
         since: float | None,
     ) -> Stored | None:
-        found = _find(db, key)
-        if found is None or found[1].expired(now):
-            return None
-        rowid, head = found
-        first = after_revision
-        if limit is not None:
-            first = max(first, head.position.revision - limit)
-        if since is not None:
-            older = db.execute(
-                "SELECT revision FROM events WHERE session = ? AND revision > ? AND timestamp < ?"
-                " ORDER BY revision DESC LIMIT 1",
-                (rowid, first, since),
-            ).fetchone()
-            first = older[0] if older else first
-        rows = db.execute(
-            "SELECT revision, timestamp, data FROM events WHERE session = ? AND revision > ?"
-            " ORDER BY revision",
-            (rowid, first),
-        )
-        return _stored(db, rowid, head, [StoredEvent(*row) for row in rows])
+        """Read head and state in one statement, and then the events up to that revision.
+
+        Events never change, so both together are what one moment would show. Only if the session is
+        deleted in between, events are missing; then all is read again, in one transaction.
+        """
+        for again in (False, True):
+            if again:
+                db.execute("BEGIN")
+            try:
+                rowid, found = _find(db, key)
+            except NotFound:
+                return None
+            if found.head.expired(now):
+                return None
+            base, last = rowid << 32, found.head.position.revision
+            first = after_revision if limit is None else max(after_revision, last - limit)
+            if since is not None and first < last:
+                older = db.execute(
+                    "SELECT place FROM events WHERE place BETWEEN ? AND ? AND timestamp < ?"
+                    " ORDER BY place DESC LIMIT 1",
+                    (base + first + 1, base + last, since),
+                ).fetchone()
+                first = older[0] - base if older else first
+            if first >= last:
+                return found
+            rows = db.execute(
+                "SELECT place - ?, timestamp, data FROM events WHERE place BETWEEN ? AND ?"
+                " ORDER BY place",
+                (base, base + first + 1, base + last),
+            ).fetchall()
+            if len(rows) == last - first:
+                break
+        return replace(found, events=[StoredEvent(*row) for row in rows])
 
     def _list(
         self, db: sqlite3.Connection, app_name: str, user_id: str | None, now: float
     ) -> Sequence[Stored]:
-        where, names = "app_name = ?", [app_name]
+        where, names = ("app_name = ?", [app_name])
         if user_id is not None:
             where, names = f"{where} AND user_id = ?", [app_name, user_id]
+        db.execute("BEGIN")
         states: dict[int, dict[str, bytes]] = {}
         for session, name, value in db.execute(
             "SELECT session, key, value FROM session_state JOIN sessions ON id = session"
-            f" WHERE {where} AND {LIVE}",
-            (*names, now),
+            f" WHERE {where}",
+            names,
         ):
             states.setdefault(session, {})[name] = value
         users: dict[str, dict[str, bytes]] = {}
@@ -289,12 +366,22 @@ class SQLiteStore:
             f"SELECT user_id, key, value FROM user_state WHERE {where}", names
         ):
             users.setdefault(user, {})[name] = value
-        app = _app_state(db, app_name)
-        rows = db.execute(f"SELECT {HEAD} FROM sessions WHERE {where} AND {LIVE}", (*names, now))
-        return [
-            Stored(head, ScopedState(app, users.get(head.key.user_id, {}), states.get(rowid, {})))
-            for rowid, head in map(_head, rows)
-        ]
+        app = dict(
+            db.execute(
+                "SELECT key, value FROM app_state WHERE app_name = ?", (app_name,)
+            ).fetchall()
+        )
+        rows = db.execute(
+            f"SELECT user_id, session_id, {HEAD} FROM sessions WHERE {where}"
+            " AND (expires_at IS NULL OR expires_at > ?)",
+            (*names, now),
+        ).fetchall()
+        db.execute("COMMIT")
+        found = []
+        for user, session_id, *fields in rows:
+            rowid, head = _head(SessionKey(app_name, user, session_id), fields)
+            found.append(Stored(head, ScopedState(app, users.get(user, {}), states.get(rowid, {}))))
+        return found
 
     def _delete(self, db: sqlite3.Connection, key: SessionKey) -> None:
         db.execute(
@@ -308,7 +395,7 @@ class SQLiteStore:
             return
         gone = db.execute(
             "DELETE FROM sessions WHERE id IN"
-            " (SELECT id FROM sessions WHERE expires_at <= ? LIMIT ?)",
+            " (SELECT id FROM sessions WHERE purge_at <= ? LIMIT ?)",
             (now - PURGE_GRACE, PURGE_BATCH),
         ).rowcount
         if gone < PURGE_BATCH:
@@ -317,29 +404,73 @@ class SQLiteStore:
     # Connections and transactions.
 
     async def _write(self, operation: Callable[..., T], *arguments: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(
-            self._writer, self._transact, "BEGIN IMMEDIATE", operation, arguments
-        )
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._waiting.append(Write(operation, arguments, future))
+        self._writer.submit(self._write_all)
+        return await future
 
-    async def _read(self, operation: Callable[..., T], *arguments: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(
-            self._readers, self._transact, "BEGIN", operation, arguments
-        )
+    def _write_all(self) -> None:
+        """Commit all that waits; who comes when it has been done finds nothing left to do."""
+        writes: list[Write] = []
+        with suppress(IndexError):
+            while len(writes) < MOST_AT_ONCE:
+                writes.append(self._waiting.popleft())
+        if not writes:
+            return
+        try:
+            results: Sequence[Any] = self._commit(writes)
+        except StoreUnavailable as error:
+            results = [error] * len(writes)
+        except BaseException:
+            # One of them went wrong and took the others along: each on its own, then.
+            results = [self._commit_alone(write) for write in writes]
+        for write, result in zip(writes, results, strict=True):
+            write.settle(result)
 
-    def _transact(self, begin: str, operation: Callable[..., T], arguments: tuple[Any, ...]) -> T:
+    def _commit_alone(self, write: Write) -> Any:
+        try:
+            return self._commit([write])[0]
+        except BaseException as error:
+            return error
+
+    def _commit(self, writes: Sequence[Write]) -> Sequence[Any]:
+        """Run operations in one transaction; what the seam names is a result like any other."""
         with self._translated():
-            db: sqlite3.Connection | None = getattr(self._connections, "db", None)
-            if db is None:
-                db = self._connections.db = self._connect()
-            db.execute(begin)
+            db = self._connection()
+            db.execute("BEGIN IMMEDIATE")
             try:
-                result = operation(db, *arguments)
+                results = []
+                for write in writes:
+                    try:
+                        results.append(write.operation(db, *write.arguments))
+                    except (AlreadyExists, NotFound, Stale) as refusal:
+                        results.append(refusal)
                 db.execute("COMMIT")
             except BaseException:
                 if db.in_transaction:
                     db.execute("ROLLBACK")
                 raise
-            return result
+            return results
+
+    async def _read(self, operation: Callable[..., T], *arguments: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(
+            self._readers, self._query, operation, arguments
+        )
+
+    def _query(self, operation: Callable[..., T], arguments: tuple[Any, ...]) -> T:
+        with self._translated():
+            db = self._connection()
+            try:
+                return operation(db, *arguments)
+            finally:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+
+    def _connection(self) -> sqlite3.Connection:
+        db: sqlite3.Connection | None = getattr(self._connections, "db", None)
+        if db is None:
+            db = self._connections.db = self._connect()
+        return db
 
     def _connect(self) -> sqlite3.Connection:
         with self._ready:
@@ -374,7 +505,7 @@ class SQLiteStore:
                 time.sleep(0.01)
         db.execute("BEGIN IMMEDIATE")
         if db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-            for statement in filter(str.strip, SCHEMA.split(";")):
+            for statement in SCHEMA.split("\n\n"):
                 db.execute(statement)
             db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
@@ -455,39 +586,27 @@ def _names(key: SessionKey) -> tuple[str, str, str]:
     return key.app_name, key.user_id, key.session_id
 
 
-def _head(row: Sequence[Any]) -> tuple[int, Head]:
-    rowid, app_name, user_id, session_id, mark, revision, updated_at, ttl, expires_at = row
-    key = SessionKey(app_name, user_id, session_id)
+def _purge_at(expires_at: float | None, ttl: int) -> float | None:
+    return None if expires_at is None else expires_at + min(ttl, 3600)
+
+
+def _head(key: SessionKey, row: Sequence[Any]) -> tuple[int, Head]:
+    rowid, mark, revision, updated_at, ttl, expires_at = row
     return rowid, Head(key, Position(mark, revision), updated_at, ttl, expires_at)
 
 
-def _find(db: sqlite3.Connection, key: SessionKey) -> tuple[int, Head] | None:
-    row = db.execute(FIND, _names(key)).fetchone()
-    return _head(row) if row else None
-
-
-def _stored(
-    db: sqlite3.Connection, rowid: int, head: Head, events: Sequence[StoredEvent] = ()
-) -> Stored:
-    own = db.execute("SELECT key, value FROM session_state WHERE session = ?", (rowid,))
-    app = _app_state(db, head.key.app_name)
-    user = _user_state(db, head.key.app_name, head.key.user_id)
-    return Stored(head, ScopedState(app, user, dict(own.fetchall())), events)
-
-
-def _app_state(db: sqlite3.Connection, app_name: str) -> dict[str, bytes]:
-    return dict(
-        db.execute("SELECT key, value FROM app_state WHERE app_name = ?", (app_name,)).fetchall()
-    )
-
-
-def _user_state(db: sqlite3.Connection, app_name: str, user_id: str) -> dict[str, bytes]:
-    return dict(
-        db.execute(
-            "SELECT key, value FROM user_state WHERE app_name = ? AND user_id = ?",
-            (app_name, user_id),
-        ).fetchall()
-    )
+def _find(db: sqlite3.Connection, key: SessionKey) -> tuple[int, Stored]:
+    """Return the row of a session, expired or not, and its state: one statement, one moment."""
+    rowid, head = 0, None
+    state: dict[int, dict[str, bytes]] = {OWN: {}, USER: {}, APP: {}}
+    for what, *row in db.execute(FIND, _names(key)):
+        if what == SESSION:
+            rowid, head = _head(key, row)
+        else:
+            state[what][row[0]] = row[1]
+    if head is None:
+        raise NotFound
+    return rowid, Stored(head, ScopedState(state[APP], state[USER], state[OWN]))
 
 
 def _write_state(db: sqlite3.Connection, rowid: int, key: SessionKey, state: ScopedState) -> None:

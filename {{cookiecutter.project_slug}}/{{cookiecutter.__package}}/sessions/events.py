@@ -22,8 +22,10 @@ class Events(list[Event]):
 
     __slots__ = ("_copied", "_shared")
 
-    def __init__(self, shared: Iterable[Event] = ()) -> None:
+    def __init__(self, shared: Iterable[Event] = (), count: int | None = None) -> None:
         super().__init__(shared)
+        if count is not None:  # others may have added to what is shared
+            super().__delitem__(slice(count, None))
         self._shared = len(self)
         self._copied: set[int] = set()
 

@@ -154,7 +154,8 @@ class PersistentSessionService(BaseSessionService):
         log.extend(stored.events, new)
         self._warm.put(key, log)
         first = _first_wanted(log.events, position.revision, limit=limit, since=since)
-        return _session(stored, Events(log.events[first : position.revision]), log.revisions)
+        wanted = log.events[first:] if first else log.events
+        return _session(stored, Events(wanted, position.revision - first), log.revisions)
 
     async def list_sessions(
         self, *, app_name: str, user_id: str | None = None

@@ -1,6 +1,7 @@
 """ADK's Session, with the place in the log that it was read at."""
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any
 
 from google.adk.sessions.session import Session
@@ -16,6 +17,18 @@ class AppendLock(asyncio.Lock):
         return AppendLock()
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a Session object stands. One attribute, because pydantic charges for each."""
+
+    head: Head
+    read: dict[str, int]
+    """The revisions of the events that the object was read with, and perhaps of others, by id."""
+    appended: dict[str, int]
+    """Those of the events that were appended through it."""
+    lock: AppendLock
+
+
 class PersistentSession(Session):
     """A Session as `PersistentSessionService` hands it out.
 
@@ -23,9 +36,7 @@ class PersistentSession(Session):
     so that it goes along with `model_copy` and `copy.deepcopy`, and each copy goes stale by itself.
     """
 
-    _head: Head = PrivateAttr()
-    _known: list[dict[str, int]] = PrivateAttr(default_factory=list)
-    _lock: AppendLock = PrivateAttr(default_factory=AppendLock)
+    _place: Place = PrivateAttr()
 
     def __eq__(self, other: object) -> bool:
         """Compare what ADK's Session compares: where it was read from is no part of a session."""
@@ -34,49 +45,45 @@ class PersistentSession(Session):
     @property
     def head(self) -> Head:
         """The session's record as of the last read or append through this object."""
-        return self._head
+        return self._place.head
 
     @property
     def position(self) -> Position:
         """Where in its log the session stands."""
-        return self._head.position
+        return self._place.head.position
 
     @property
     def revision(self) -> int:
         """How many events the stored session has, however many of them a filter left out here."""
-        return self._head.position.revision
+        return self._place.head.position.revision
 
     @property
     def ttl(self) -> int:
         """Seconds that the session lives after its last event; 0 means for ever."""
-        return self._head.ttl
+        return self._place.head.ttl
 
     @property
     def expires_at(self) -> float | None:
         """Epoch seconds at which the session expires unless it gets another event; None is never."""
-        return self._head.expires_at
+        return self._place.head.expires_at
 
     @property
     def lock(self) -> AppendLock:
         """Held while an event is appended through this object."""
-        return self._lock
+        return self._place.lock
 
-    def at(self, head: Head, known: dict[str, int] | None = None) -> "PersistentSession":
+    def at(self, head: Head, read: dict[str, int]) -> "PersistentSession":
         """Move this object to a place in the log, with the revisions of events known by id."""
-        self._head = head
-        if known is not None:
-            self._known = [known, {}]
+        self._place = Place(head, read, {}, AppendLock())
         return self
 
     def revision_of(self, event_id: str) -> int | None:
         """Return the first revision of an id that this object was read with, or that it appended."""
-        for known in self._known:
-            if event_id in known:
-                return known[event_id]
-        return None
+        place = self._place
+        return place.read.get(event_id) or place.appended.get(event_id)
 
     def appended(self, event_id: str, head: Head) -> None:
         """Note that an event was stored through this object."""
-        self._head = head
-        if self._known:
-            self._known[-1].setdefault(event_id, head.position.revision)
+        place = self._place
+        place.appended.setdefault(event_id, head.position.revision)
+        self._place = Place(head, place.read, place.appended, place.lock)

@@ -275,9 +275,10 @@ class RedisStore:
                 )
                 for user, (sessions, user_state, app_state) in zip(batch, replies, strict=True):
                     shared = _pairs(app_state) if app is None else app
+                    own = _pairs(user_state)
                     for member, fields in sessions:
                         key = SessionKey(app_name, user, unquote(member.decode()))
-                        found.append(_record(key, fields, shared, _pairs(user_state), ()))
+                        found.append(_record(key, fields, shared, own, ()))
             return found
 
     async def delete(self, key: SessionKey) -> None:
@@ -476,7 +477,7 @@ def _flat(state: ScopedState) -> Iterator[Any]:
 
 
 def _pairs(flat: Sequence[bytes]) -> dict[str, bytes]:
-    return {flat[at].decode(): flat[at + 1] for at in range(0, len(flat), 2)}
+    return {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
 
 
 def _decoded(pairs: Mapping[bytes, bytes]) -> dict[str, bytes]:
@@ -490,7 +491,7 @@ def _record(
     user: Mapping[str, bytes],
     log: Sequence[bytes],
 ) -> Stored:
-    fields = {flat[at]: flat[at + 1] for at in range(0, len(flat), 2)}
+    fields = dict(zip(flat[::2], flat[1::2], strict=True))
     revision, expiry = int(fields[b"revision"]), fields[b"expires"]
     head = Head(
         key,

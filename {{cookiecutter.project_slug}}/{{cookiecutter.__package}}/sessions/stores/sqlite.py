@@ -145,6 +145,24 @@ class Write:
             self.future.set_result(result)
 
 
+class Threads:
+    """The threads of a store with their connections, from its first use until it is closed."""
+
+    def __init__(self) -> None:
+        self.writer = ThreadPoolExecutor(1, "sqlite-writer")
+        self.readers = ThreadPoolExecutor(READERS, "sqlite-reader")
+        self.waiting: deque[Write] = deque()
+        self.own = threading.local()
+        self.opened: list[sqlite3.Connection] = []
+
+    def close(self) -> None:
+        """Finish what was begun, and close the connections."""
+        self.writer.shutdown()
+        self.readers.shutdown()
+        for connection in self.opened:
+            connection.close()
+
+
 class SQLiteStore:
     """A `SessionStore` in a file. See `from_uri` for its options."""
 
@@ -155,16 +173,9 @@ class SQLiteStore:
         self._synchronous = synchronous
         self._busy_timeout = busy_timeout
         self._ready = threading.Lock()
-        self._reset()
-
-    def _reset(self) -> None:
-        self._connections = threading.local()
-        self._opened: list[sqlite3.Connection] = []
         self._checked = False
         self._next_purge = 0.0
-        self._waiting: deque[Write] = deque()
-        self._writer = ThreadPoolExecutor(1, "sqlite-writer")
-        self._readers = ThreadPoolExecutor(READERS, "sqlite-reader")
+        self._threads = Threads()
 
     @classmethod
     def from_uri(cls, uri: SessionURI) -> Self:
@@ -243,9 +254,9 @@ class SQLiteStore:
         await self._write(lambda _: None)
 
     async def close(self) -> None:
-        writer, readers, opened = self._writer, self._readers, self._opened
-        self._reset()  # first, so that a call that comes meanwhile finds threads that take it
-        await asyncio.get_running_loop().run_in_executor(None, _close, writer, readers, opened)
+        # Whoever comes from now on gets new threads; what has begun is finished by the old ones.
+        threads, self._threads, self._checked = self._threads, Threads(), False
+        await asyncio.get_running_loop().run_in_executor(None, threads.close)
 
     # Each of the following runs in one thread. Those that write run in a transaction, possibly with others:
     # before they raise what the seam names, they must not have written anything.
@@ -405,38 +416,39 @@ class SQLiteStore:
 
     async def _write(self, operation: Callable[..., T], *arguments: Any) -> T:
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._waiting.append(Write(operation, arguments, future))
-        self._writer.submit(self._write_all)
+        threads = self._threads
+        threads.waiting.append(Write(operation, arguments, future))
+        threads.writer.submit(self._write_all, threads)
         return await future
 
-    def _write_all(self) -> None:
+    def _write_all(self, threads: Threads) -> None:
         """Commit all that waits; who comes when it has been done finds nothing left to do."""
         writes: list[Write] = []
         with suppress(IndexError):
             while len(writes) < MOST_AT_ONCE:
-                writes.append(self._waiting.popleft())
+                writes.append(threads.waiting.popleft())
         if not writes:
             return
         try:
-            results: Sequence[Any] = self._commit(writes)
+            results: Sequence[Any] = self._commit(threads, writes)
         except StoreUnavailable as error:
             results = [error] * len(writes)
         except BaseException:
             # One of them went wrong and took the others along: each on its own, then.
-            results = [self._commit_alone(write) for write in writes]
+            results = [self._commit_alone(threads, write) for write in writes]
         for write, result in zip(writes, results, strict=True):
             write.settle(result)
 
-    def _commit_alone(self, write: Write) -> Any:
+    def _commit_alone(self, threads: Threads, write: Write) -> Any:
         try:
-            return self._commit([write])[0]
+            return self._commit(threads, [write])[0]
         except BaseException as error:
             return error
 
-    def _commit(self, writes: Sequence[Write]) -> Sequence[Any]:
+    def _commit(self, threads: Threads, writes: Sequence[Write]) -> Sequence[Any]:
         """Run operations in one transaction; what the seam names is a result like any other."""
         with self._translated():
-            db = self._connection()
+            db = self._connection(threads)
             db.execute("BEGIN IMMEDIATE")
             try:
                 results = []
@@ -453,23 +465,27 @@ class SQLiteStore:
             return results
 
     async def _read(self, operation: Callable[..., T], *arguments: Any) -> T:
+        threads = self._threads
         return await asyncio.get_running_loop().run_in_executor(
-            self._readers, self._query, operation, arguments
+            threads.readers, self._query, threads, operation, arguments
         )
 
-    def _query(self, operation: Callable[..., T], arguments: tuple[Any, ...]) -> T:
+    def _query(
+        self, threads: Threads, operation: Callable[..., T], arguments: tuple[Any, ...]
+    ) -> T:
         with self._translated():
-            db = self._connection()
+            db = self._connection(threads)
             try:
                 return operation(db, *arguments)
             finally:
                 if db.in_transaction:
                     db.execute("ROLLBACK")
 
-    def _connection(self) -> sqlite3.Connection:
-        db: sqlite3.Connection | None = getattr(self._connections, "db", None)
+    def _connection(self, threads: Threads) -> sqlite3.Connection:
+        db: sqlite3.Connection | None = getattr(threads.own, "db", None)
         if db is None:
-            db = self._connections.db = self._connect()
+            db = threads.own.db = self._connect()
+            threads.opened.append(db)
         return db
 
     def _connect(self) -> sqlite3.Connection:
@@ -483,12 +499,15 @@ class SQLiteStore:
                 isolation_level=None,
                 check_same_thread=False,
             )
-            self._opened.append(db)
-            if not self._checked:
-                self._prepare(db)
-                self._checked = True
-            db.execute("PRAGMA foreign_keys = ON")
-            db.execute(f"PRAGMA synchronous = {self._synchronous}")
+            try:
+                if not self._checked:
+                    self._prepare(db)
+                    self._checked = True
+                db.execute("PRAGMA foreign_keys = ON")
+                db.execute(f"PRAGMA synchronous = {self._synchronous}")
+            except BaseException:
+                db.close()
+                raise
             return db
 
     def _prepare(self, db: sqlite3.Connection) -> None:
@@ -538,16 +557,6 @@ class SQLiteStore:
             raise StoreUnavailable(
                 f"SQLite file {self.location} cannot be used: {error.strerror or error}."
             ) from error
-
-
-def _close(
-    writer: ThreadPoolExecutor, readers: ThreadPoolExecutor, opened: list[sqlite3.Connection]
-) -> None:
-    """Let the threads finish what they have begun, then close their connections."""
-    writer.shutdown()
-    readers.shutdown()
-    for connection in opened:
-        connection.close()
 
 
 def _synchronous(text: str) -> str:

@@ -60,6 +60,7 @@ FILES = """
     pyproject.toml
     services.py
     tests/__init__.py
+    tests/bench.py
     tests/conftest.py
     tests/figures.py
     tests/history.py

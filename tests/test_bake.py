@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -160,6 +162,26 @@ def test_python_is_formatted_and_clean(baked: Path) -> None:
     """The project's own configuration finds nothing to mend (types: see test_variants)."""
     run("ruff", "format", "--check", "--no-cache", ".", cwd=baked)
     run("ruff", "check", "--no-cache", ".", cwd=baked)
+
+
+PLACEHOLDERS = (":password@", ":secret@", "not a real one", "PASSWORD: agent")
+
+
+def test_no_secret_comes_out(baked: Path) -> None:
+    """A scanner finds nothing but examples of where a password stands, and what tests pretend."""
+    tool = str(Path(sys.executable).with_name("detect-secrets"))
+    ran = subprocess.run(
+        [tool, "scan", "--all-files", "--force-use-all-plugins", "."],
+        cwd=baked,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for path, found in json.loads(ran.stdout)["results"].items():
+        lines = (baked / path).read_text("utf-8").splitlines()
+        for secret in found:
+            line = lines[secret["line_number"] - 1]
+            assert any(known in line for known in PLACEHOLDERS), f"{path}: {line}"
 
 
 EDGES = [

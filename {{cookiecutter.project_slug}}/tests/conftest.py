@@ -4,6 +4,7 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from google.adk.sessions.base_session_service import BaseSessionService
 from google.adk.sessions.in_memory_session_service import InMemorySessionService
@@ -13,6 +14,9 @@ from {{ cookiecutter.__package }}.sessions.service import PersistentSessionServi
 
 from .figures import Figure
 from .servers import namespace, serve
+
+hypothesis.settings.register_profile("project", deadline=None)  # no test fails for being slow
+hypothesis.settings.load_profile("project")
 
 
 @pytest.fixture(scope="session")

@@ -164,7 +164,7 @@ def test_python_is_formatted_and_clean(baked: Path) -> None:
     run("ruff", "check", "--no-cache", ".", cwd=baked)
 
 
-PLACEHOLDERS = (":password@", ":secret@", "not a real one", "PASSWORD: agent")
+PLACEHOLDERS = (":password@", ":secret@", "not a real one", "PASSWORD: agent", ":agent@")
 
 
 def test_no_secret_comes_out(baked: Path) -> None:

@@ -101,6 +101,9 @@ REPLIES = {
 }
 """What the server answers, and what to do."""
 
+FAILURES = (exceptions.RedisError, OSError)
+"""What comes out of redis-py."""
+
 LIST_BATCH = 100
 """Users whose sessions are asked for in one round trip when all of an app are listed."""
 
@@ -125,7 +128,7 @@ class RedisStore:
         )
         self._timeout = timeout
         self._location = location
-        self._prefix = prefix
+        self.prefix = prefix
         self._cluster = cluster
 
     @classmethod
@@ -197,7 +200,7 @@ class RedisStore:
         with self._translated():
             if self._cluster:
                 await self._register(key, ttl)
-            reply = await self._run(
+            reply = await self.run(
                 CREATE,
                 self._keys(key),
                 *(mark, repr(now), ttl, expiry),
@@ -217,7 +220,7 @@ class RedisStore:
         since: float | None = None,
     ) -> Stored | None:
         with self._translated():
-            reply = await self._run(
+            reply = await self.run(
                 LOAD,
                 self._keys(key),
                 *(repr(now), after_revision),
@@ -236,7 +239,7 @@ class RedisStore:
         now: float,
     ) -> Head:
         with self._translated():
-            reply = await self._run(
+            reply = await self.run(
                 APPEND,
                 self._keys(key),
                 *(expected.mark, expected.revision, repr(now), TIMESTAMP.pack(timestamp) + event),
@@ -262,7 +265,7 @@ class RedisStore:
     async def list(self, app_name: str, user_id: str | None, *, now: float) -> Sequence[Stored]:
         with self._translated():
             if user_id is None:
-                members = await self._call("ZRANGE", self._app_key(app_name, "users"), 0, -1)
+                members = await self.call("ZRANGE", self._app_key(app_name, "users"), 0, -1)
                 users = [unquote(member.decode()) for member in members]
             else:
                 users = [user_id]
@@ -274,30 +277,28 @@ class RedisStore:
                     *(self._list_user(app_name, user, now) for user in batch)
                 )
                 for user, (sessions, user_state, app_state) in zip(batch, replies, strict=True):
-                    shared = _pairs(app_state) if app is None else app
-                    own = _pairs(user_state)
+                    shared = pairs(app_state) if app is None else app
+                    own = pairs(user_state)
                     for member, fields in sessions:
                         key = SessionKey(app_name, user, unquote(member.decode()))
-                        found.append(_record(key, fields, shared, own, ()))
+                        found.append(record(key, fields, shared, own, ()))
             return found
 
     async def delete(self, key: SessionKey) -> None:
         with self._translated():
-            await self._run(DELETE, self._keys(key))
+            await self.run(DELETE, self._keys(key))
             if self._cluster:
                 await self._unregister(key)
 
     async def user_state(self, app_name: str, user_id: str) -> Mapping[str, bytes]:
         with self._translated():
             key = f"{self._user_key(app_name, user_id)}:state"
-            return _decoded(await self._call("HGETALL", key))
+            return _decoded(await self.call("HGETALL", key))
 
     async def ping(self) -> None:
         with self._translated():
             # A script that writes nothing, because a user of an ACL may PING but not run scripts.
-            await self._run(
-                LIST, [f"{self._prefix}:{{}}:ping", f"{self._prefix}:{{}}:ping"], "0", ""
-            )
+            await self.run(LIST, [f"{self.prefix}:{{}}:ping", f"{self.prefix}:{{}}:ping"], "0", "")
 
     async def close(self) -> None:
         await self._clients.close()
@@ -306,10 +307,10 @@ class RedisStore:
 
     def _app_key(self, app_name: str, what: str) -> str:
         # Braces around nothing would name no slot; a lone % is what no other id is encoded to.
-        return f"{self._prefix}:{{{encoded(app_name) or '%'}}}:{what}"
+        return f"{self.prefix}:{{{encoded(app_name) or '%'}}}:{what}"
 
     def _user_key(self, app_name: str, user_id: str) -> str:
-        return f"{self._prefix}:{{{encoded(app_name)}/{encoded(user_id)}}}"
+        return f"{self.prefix}:{{{encoded(app_name)}/{encoded(user_id)}}}"
 
     def _keys(self, key: SessionKey) -> Sequence[str]:
         user = self._user_key(key.app_name, key.user_id)
@@ -326,69 +327,71 @@ class RedisStore:
 
     # Calls.
 
-    async def _call(self, command: str, *arguments: Any) -> Any:
+    async def call(self, command: str, *arguments: Any) -> Any:
+        """Return what Redis answers to a command, or raise one of `FAILURES`."""
         client, free = self._clients.get()
         async with asyncio.timeout(self._timeout), free:
             return await client.execute_command(command, *arguments)
 
-    async def _run(self, script: Script, keys: Sequence[str], *arguments: Any) -> Any:
+    async def run(self, script: Script, keys: Sequence[str], *arguments: Any) -> Any:
+        """Return what a script answers, or raise one of `FAILURES`."""
         try:
-            return await self._call("EVALSHA", script.sha, len(keys), *keys, *arguments)
+            return await self.call("EVALSHA", script.sha, len(keys), *keys, *arguments)
         except exceptions.NoScriptError:
             # A server that was restarted, or a replica that has taken over, does not know it yet.
-            return await self._call("EVAL", script.text, len(keys), *keys, *arguments)
+            return await self.call("EVAL", script.text, len(keys), *keys, *arguments)
 
     async def _list_user(self, app_name: str, user_id: str, now: float) -> Any:
         user = self._user_key(app_name, user_id)
         keys = [f"{user}:sessions", f"{user}:state"]
         if not self._cluster:
             keys.append(self._app_key(app_name, "state"))
-        return await self._run(LIST, keys, repr(now), f"{user}:s:")
+        return await self.run(LIST, keys, repr(now), f"{user}:s:")
 
     async def _stored(self, key: SessionKey, reply: Any) -> Stored:
         fields, user, app, pending, log = reply
-        app_state = _pairs(app)
+        app_state = pairs(app)
         if self._cluster:
             if pending:
                 await self._deliver(key, pending)
             app_state = await self._app_state(key.app_name)
-        return _record(key, fields, app_state, _pairs(user), log)
+        return record(key, fields, app_state, pairs(user), log)
 
     async def _app_state(self, app_name: str) -> dict[str, bytes]:
-        return _decoded(await self._call("HGETALL", self._app_key(app_name, "state")))
+        return _decoded(await self.call("HGETALL", self._app_key(app_name, "state")))
 
     # A cluster keeps an app's state in another slot than its users, and a script stays in one slot.
 
     async def _deliver(self, key: SessionKey, pending: Sequence[bytes | str]) -> None:
         """Bring app state from the outbox of a user to the app; whoever finds some there does it."""
         stamps = self._app_key(key.app_name, "stamps")
-        await self._run(DELIVER, [self._app_key(key.app_name, "state"), stamps], *pending)
+        await self.run(DELIVER, [self._app_key(key.app_name, "state"), stamps], *pending)
         outbox = f"{self._user_key(key.app_name, key.user_id)}:outbox"
-        await self._run(SETTLE, [outbox], *pending)
+        await self.run(SETTLE, [outbox], *pending)
 
     async def _register(self, key: SessionKey, ttl: int) -> None:
         users = self._app_key(key.app_name, "users")
-        await self._run(REGISTER, [users], encoded(key.user_id), ttl)
+        await self.run(REGISTER, [users], encoded(key.user_id), ttl)
 
     async def _unregister(self, key: SessionKey) -> None:
         """Take a user without sessions off the list, and back onto it if one came in between."""
         sessions = f"{self._user_key(key.app_name, key.user_id)}:sessions"
-        if not await self._call("EXISTS", sessions):
+        if not await self.call("EXISTS", sessions):
             users = self._app_key(key.app_name, "users")
-            await self._call("ZREM", users, encoded(key.user_id))
-            if await self._call("EXISTS", sessions):
+            await self.call("ZREM", users, encoded(key.user_id))
+            if await self.call("EXISTS", sessions):
                 await self._register(key, 0)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
-        """Say in a sentence what went wrong; redis-py's texts hold no password, but some a traceback."""
         try:
             yield
-        except (exceptions.RedisError, OSError) as error:
-            raise StoreUnavailable(f"Redis at {self._location}: {_explain(error)}.") from error
+        except FAILURES as error:
+            raise StoreUnavailable(f"Redis at {self._location}: {explain(error)}.") from error
 
 
-def _explain(error: Exception) -> str:
+def explain(error: Exception) -> str:
+    """Say in a sentence what went wrong; redis-py's texts hold no password, but some a traceback."""
     text = str(error).strip().rstrip(".") or type(error).__name__
     if isinstance(error, exceptions.AuthenticationError) or "NOAUTH" in text:
         return "it refuses the credentials; check user and password in the session URI"
@@ -476,7 +479,8 @@ def _flat(state: ScopedState) -> Iterator[Any]:
             yield from item
 
 
-def _pairs(flat: Sequence[bytes]) -> dict[str, bytes]:
+def pairs(flat: Sequence[bytes]) -> dict[str, bytes]:
+    """Return as a dictionary what a script has from HGETALL."""
     return {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
 
 
@@ -484,13 +488,14 @@ def _decoded(pairs: Mapping[bytes, bytes]) -> dict[str, bytes]:
     return {name.decode(): value for name, value in pairs.items()}
 
 
-def _record(
+def record(
     key: SessionKey,
     flat: Sequence[bytes],
     app: Mapping[str, bytes],
     user: Mapping[str, bytes],
     log: Sequence[bytes],
 ) -> Stored:
+    """Return a session from the fields of its hash and from the end of its log."""
     fields = dict(zip(flat[::2], flat[1::2], strict=True))
     revision, expiry = int(fields[b"revision"]), fields[b"expires"]
     head = Head(

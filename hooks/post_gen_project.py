@@ -31,6 +31,8 @@ def drop_other_backends(project: Path, answers: dict[str, Any]) -> None:
     for folder in (stores, project / "tests", project / "tests" / "servers"):
         for path in [path for path in folder.glob("*") if others.fullmatch(path.name)]:
             remove(path)
+    for module in kept - {chosen["store"]["module"]}:
+        remove(project / "tests" / f"test_{module}.py")  # it tests that module alone as the store
     files = {file for row in backends.values() for file in row.get("files", [])}
     for path in [project / file for file in files - set(chosen.get("files", []))]:
         if path.exists():

@@ -3,7 +3,7 @@ dev: $(UV)  ## Serve the agent with ADK's web interface on http://localhost:8000
 	@set -e; \
 	if [ -z "$$SESSION_SERVICE_URI" ] && ! grep -Eqs '^ *(export +)?SESSION_SERVICE_URI *= *[^ #]' .env \
 		&& $(DOCKER) compose ps >/dev/null 2>&1; then \
-		$(DOCKER) compose up --detach --wait {{ service }} || { echo 'Without Docker: make dev DOCKER=no' >&2; exit 1; }; \
+		$(DOCKER) compose up --detach --wait {{ service }}{{ more | default("") }} || { echo 'Without Docker: make dev DOCKER=no' >&2; exit 1; }; \
 		address=$$($(DOCKER) compose port {{ service }} {{ port }}); \
 		export SESSION_SERVICE_URI="{{ uri }}"; \
 	fi; \

@@ -92,10 +92,10 @@ FILES = """
 def test_exactly_these_files_come_out(baked: Path, backend: str) -> None:
     """Beside what all projects have: its store, its server and its tests, and no other backend's."""
     expected = set(FILES.split())
+    expected |= {f"tests/test_{BACKENDS[backend]['store']['module']}.py"}
     expected |= set(BACKENDS[backend].get("files", []))
     for module in BACKENDS[backend]["modules"]:
         expected |= {f"my_agent/sessions/stores/{module}.py", f"tests/servers/{module}.py"}
-        expected |= {f"tests/test_{module}.py"}
     helpers = {
         f"my_agent/sessions/stores/{path.name}"
         for module in BACKENDS[backend]["modules"]
@@ -120,16 +120,19 @@ def test_no_jinja_is_left(baked: Path) -> None:
 def test_other_backends_leave_no_trace(baked: Path, backend: str) -> None:
     """Neither a name nor a driver of a backend that was not chosen stands anywhere."""
     own = {backend, *BACKENDS[backend]["modules"]}
-    foreign = {
-        word.lower()
-        for name, row in BACKENDS.items()
-        for word in (name, row["title"], *row["modules"], *map(package, row["dependencies"]))
-        if name not in own
-    }
+    foreign = set[str]().union(*(words(name) for name in BACKENDS if name not in own))
+    foreign -= set[str]().union(*(words(name) for name in BACKENDS if name in own))
     for path, text in texts(baked):
         without = ADK_OWN.sub("", text).lower()
         found = {word for word in foreign if re.search(rf"\b{re.escape(word)}", without)}
         assert not found, path
+
+
+def words(backend: str) -> set[str]:
+    """Return what a backend and its drivers are called."""
+    row = BACKENDS[backend]
+    names = (backend, row["title"], *row["modules"], *map(package, row["dependencies"]))
+    return {name.lower() for name in names}
 
 
 def package(requirement: str) -> str:

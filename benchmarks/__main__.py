@@ -1,4 +1,4 @@
-"""`python -m benchmarks [--quick] BACKEND …` measures, and writes what comes out to `docs/benchmarks/`.
+"""`python -m benchmarks [--form quick|full|long] BACKEND …` measures, and writes what comes out to `docs/benchmarks/`.
 
 The quick form takes about a minute for each backend, writes nothing, and fails where an append or a warm
 read is no longer flat or falls behind ADK's own: ratios within one run, which a slow machine does not change.
@@ -38,15 +38,15 @@ def main() -> None:
     """Measure the backends that are named, or all."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("backends", nargs="+", metavar="BACKEND", choices=[*BACKENDS, "all"])
-    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--form", choices=["quick", "full", "long"], default="full")
     arguments = parser.parse_args()
     chosen = BACKENDS if "all" in arguments.backends else arguments.backends
     broken = []
     for backend in chosen:
-        result = measure(backend, "quick" if arguments.quick else "full")
+        result = measure(backend, arguments.form)
         Console().print(markdown(result), highlight=False, soft_wrap=True)
         broken += [f"{backend}: {sentence}" for sentence in broken_ratios(result)]
-        if not arguments.quick:
+        if arguments.form != "quick":
             write_results(result)
     for sentence in broken:
         console.print(f"[red]{sentence}[/]", highlight=False)
@@ -62,11 +62,11 @@ def measure(backend: str, form: str) -> dict[str, Any]:
     install(backend, project)
     result = probe(backend, form, project)
     result["facts"]["bake, s"] = round(median(bakes), 2)
-    if form == "full":
+    if form != "quick":
         result["facts"]["make demo, s"] = round(median(demo(project) for _ in range(3)), 2)
     result["machine"] = {
         "began": f"{began:%Y-%m-%d %H:%M} UTC",
-        "system": f"{platform.system()} {platform.release()}",
+        "system": platform.system(),
         "processor": processor(),
         "cores": os.cpu_count(),
         "load before": round(load, 2),

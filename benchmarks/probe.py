@@ -29,8 +29,14 @@ from benchmarks.contestants import Floor, Rival
 from benchmarks.rounds import Cell, measure, slope
 
 APP, WRITER, LISTER = "bench", "writer", "lister"
-LENGTHS = {"full": (10, 100, 1_000, 10_000), "quick": (10, 1_000)}
-OTHERS = {"full": (50, 2_000, 200_000), "quick": (50, 2_000)}
+LENGTHS = {
+    "quick": (10, 1_000),
+    "full": (10, 100, 1_000, 10_000),
+    "long": (10, 100, 1_000, 10_000),
+}
+OTHERS = {"quick": (50, 2_000), "full": (50, 2_000, 20_000), "long": (50, 2_000, 200_000)}
+EFFORT = {"quick": (60, 1.5), "full": (200, 2.5), "long": (400, 10.0)}
+"""Rounds, and after how many seconds a cell sits out the rest of them."""
 LISTED, RECENT, RECENT_OF = 50, 20, 5_000
 WRITERS = 32
 SLOW = {"dynamodb", "gcs"}
@@ -42,7 +48,8 @@ class Probe:
 
     def __init__(self, backend: str, form: str, uri: str, folder: Path) -> None:
         """Take the project's own code from the folder that this runs in."""
-        self.backend, self.quick, self.uri, self.folder = backend, form == "quick", uri, folder
+        self.backend, self.form, self.uri, self.folder = backend, form, uri, folder
+        self.quick = form == "quick"
         self.bench = importlib.import_module("tests.bench")
         self.sessions = importlib.import_module("my_agent.sessions")
         self.codec = importlib.import_module("my_agent.sessions.codec")
@@ -51,7 +58,7 @@ class Probe:
         if backend in SLOW:
             self.lengths = tuple(length for length in self.lengths if length <= 1_000)
             self.others = self.others[:1]
-        self.rounds, self.budget = (60, 2.0) if self.quick else (300, 8.0)
+        self.rounds, self.budget = EFFORT[form]
         self.floor: Floor | None = None
         self.rivals: list[Rival] = []
         self.series: list[dict[str, Any]] = []
@@ -95,7 +102,7 @@ class Probe:
                 await part()
         return {
             "backend": self.backend,
-            "form": "quick" if self.quick else "full",
+            "form": self.form,
             "versions": versions(),
             "facts": self.facts,
             "series": self.series,
@@ -296,7 +303,7 @@ class Probe:
 
         The events are made beforehand and hold no images, for the services as for the floor.
         """
-        seconds, turns = (1.0, 3) if self.quick else (2.0, 5)
+        seconds, turns = (1.0, 3) if self.quick else (1.5, 5)
         rates: dict[str, list[float]] = {}
         for turn in range(turns):
             for rival in self.rivals:

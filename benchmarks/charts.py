@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +47,14 @@ def draw(medians: dict[tuple[str, str, int], float], name: str, title: str, fold
                 if who == "floor":
                     style["linestyle"] = "--"
                 panel.plot(*zip(*points, strict=True), marker="o", markersize=4, **style)
-            for who, at in spread({who: points[-1][1] for who, points in lines.items()}).items():
+            ends = {who: points[-1][1] for who, points in lines.items()}
+            drawn = [y for points in lines.values() for _, y in points]
+            for who, at in spread(ends, drawn).items():
                 kind = {"ours": "ours", "floor": "floor", "InMemorySessionService": "memory"}.get(
                     who, "other"
                 )
                 last = max(x for points in lines.values() for x, _ in points)
-                label = NAMES.get(who, who) + f"  {lines[who][-1][1]:.2g} ms"
+                label = NAMES.get(who, who) + f"  {written(lines[who][-1][1])} ms"
                 panel.annotate(
                     label, (last, at), xytext=(8, 0), textcoords="offset points", va="center",
                     color=colours[kind], fontweight="bold" if who == "ours" else "normal", fontsize=11,
@@ -81,8 +84,14 @@ def series(
     return lines
 
 
-def spread(ends: dict[str, float], apart: float = 1.35) -> dict[str, float]:
+def written(value: float) -> str:
+    """Write a number of milliseconds with two digits that count."""
+    return f"{value:.0f}" if value >= 10 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
+
+
+def spread(ends: dict[str, float], values: Sequence[float]) -> dict[str, float]:
     """Return where labels stand that would otherwise cover each other, on a logarithmic axis."""
+    apart = (max(values) / min(values)) ** 0.065
     places: dict[str, float] = {}
     lowest = 0.0
     for who, end in sorted(ends.items(), key=lambda item: item[1]):

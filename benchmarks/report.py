@@ -230,3 +230,13 @@ def write_results(result: dict[str, Any]) -> None:
     page = markdown(result)
     title, _, rest = page.partition("\n")
     (DOCS / f"{name}.md").write_text(f"{title}\n\n{charts.picture(name)}\n{rest}", "utf-8")
+
+
+def main() -> None:
+    """Write pages and charts anew from the numbers that are there."""
+    for path in sorted(DOCS.glob("*.json")):
+        write_results(json.loads(path.read_text("utf-8")))
+
+
+if __name__ == "__main__":
+    main()

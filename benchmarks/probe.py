@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
@@ -74,10 +74,13 @@ class Probe:
 
         self.ours = self.sessions.create_session_service(self.uri)
         self.cold = self.sessions.create_session_service(self.uri, cache_mb=0)
-        self.rivals = [
-            Rival("ours", self.ours),
-            Rival("InMemorySessionService", InMemorySessionService()),
-        ]
+        memory = InMemorySessionService()
+
+        async def fill(session: Any, events: Sequence[Any]) -> None:
+            stored = memory.sessions[session.app_name][session.user_id][session.id]
+            stored.events.extend(events)
+
+        self.rivals = [Rival("ours", self.ours), Rival("InMemorySessionService", memory, fill)]
         if module := contestants_of(self.backend):
             self.floor = await module.open_floor(self.uri, self.folder)
             self.rivals += await module.open_rivals(self.uri, self.folder)

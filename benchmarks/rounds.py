@@ -55,13 +55,12 @@ async def measure(
         for cell in dice.sample(cells, len(cells)):
             if cell.spent > budget and len(cell.seconds) >= at_least:
                 continue
-            begun = time.perf_counter()
             if cell.before:
                 await cell.before()
             start = time.perf_counter()
             await cell.call()
             end = time.perf_counter()
-            cell.spent += end - begun
+            cell.spent += end - start
             if number >= 0:  # the first round warms up
                 cell.seconds.append(end - start)
     return [cell.summary() for cell in cells]

@@ -195,6 +195,11 @@ class TestRoundTrips:
         assert place.round_trips == (0, 1)
         assert texts(last) == ["7", "8", "9", "10", "11"]
         assert texts(await get(other)) == texts(session)
+        stranger = await place.service()
+        await stranger.check()
+        place.restart_counting()
+        assert texts(await get(stranger)) == texts(session)
+        assert place.cache.round_trips == 1  # a copy of the whole is not even tried
 
     async def test_what_is_too_large_is_not_copied(
         self, place: Place, service: PersistentSessionService, monkeypatch: pytest.MonkeyPatch

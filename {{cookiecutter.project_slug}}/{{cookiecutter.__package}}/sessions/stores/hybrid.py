@@ -58,7 +58,7 @@ class HybridStore:
         take = uri.options.take
         place = take("cache", str, "")
         ttl = take("cache_ttl", positive, 300.0)
-        timeout = take("cache_timeout", positive, 0.2)
+        timeout = take("cache_timeout", positive, 0.5)
         if not place:
             raise ConfigurationError(
                 "The session URI names no cache: add the option cache=redis://host:6379/0."

@@ -195,6 +195,7 @@ class Copies:
             b"expires": "" if head.expires_at is None else repr(head.expires_at),
             b"first": head.position.revision - len(log),
             b"size": size,
+            b"cut": int(len(log) < len(stored.events)),
         }
         leases, arguments = list(copy.leases), []
         state = stored.state

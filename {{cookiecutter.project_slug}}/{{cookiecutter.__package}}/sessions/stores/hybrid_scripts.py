@@ -33,9 +33,9 @@ local function leased(lease)
 end
 
 local head = whole(KEYS[1], KEYS[3], ARGV[5], KEYS[2])
-local events, lease = {}, false
+local events, lease, fillable = {}, false, true
 if head then
-  local known = redis.call('HMGET', KEYS[1], 'first', 'revision')
+  local known = redis.call('HMGET', KEYS[1], 'first', 'revision', 'cut')
   local first, last = tonumber(known[1]), tonumber(known[2])
   local after, limit = tonumber(ARGV[3]), tonumber(ARGV[4])
   local wanted = after
@@ -45,12 +45,13 @@ if head then
     redis.call('DEL', KEYS[1], KEYS[2], KEYS[3])
     head = false
   elseif wanted < first then
-    head = false
+    -- More than is here; what was cut because it was too much would be cut again.
+    head, fillable = false, known[3] ~= '1'
   elseif wanted < last then
     events = redis.call('LRANGE', KEYS[2], wanted - first, -1)
   end
 end
-if not head then lease = leased(KEYS[3]) end
+if not head and fillable then lease = leased(KEYS[3]) end
 local user = whole(KEYS[4], KEYS[5], ARGV[6])
 local app = whole(KEYS[6], KEYS[7], ARGV[7])
 return {now, head, events, lease, user, not user and leased(KEYS[5]), app, not app and leased(KEYS[7])}
@@ -110,7 +111,7 @@ if copy[1] == ARGV[1] and tonumber(copy[2]) == before then
   local first, most = tonumber(copy[3]), tonumber(ARGV[7])
   if before + 1 - first > most then
     redis.call('LTRIM', KEYS[2], -most, -1)
-    redis.call('HSET', KEYS[1], 'first', before + 1 - most)
+    redis.call('HSET', KEYS[1], 'first', before + 1 - most, 'cut', 1)
   end
   redis.call('PEXPIRE', KEYS[1], ARGV[6])
   redis.call('PEXPIRE', KEYS[2], ARGV[6])

@@ -38,6 +38,7 @@ def lost(error: BaseException) -> bool:
         error,
         asyncpg.PostgresConnectionError
         | asyncpg.InterfaceError
+        | asyncpg.InternalClientError  # the server's goodbye came while the statement was begun
         | asyncpg.OperatorInterventionError  # shutting down, starting up, idle for too long
         | asyncpg.ReadOnlySQLTransactionError  # it was the primary before a failover
         | OSError,

@@ -183,6 +183,22 @@ class TestEvents:
         assert stored.content.parts is not None
         assert stored.content.parts[0].text in ("cut \ud83d off", "cut ? off", "cut � off")
 
+    async def test_half_a_character_leaves_the_rest_of_its_event_whole(
+        self, service: BaseSessionService
+    ) -> None:
+        session = await create(service)
+        said = event("cut \ud83d off", own=b"\xff")
+        assert said.content is not None
+        assert said.content.parts is not None
+        blob = types.Blob(data=b"\x00\xff", mime_type="image/png")
+        said.content.parts.append(types.Part(inline_data=blob))
+        await service.append_event(session, said)
+        (stored,) = (await get(service)).events
+        assert stored.content is not None
+        assert stored.content.parts is not None
+        assert stored.content.parts[1] == said.content.parts[1]
+        assert stored.actions == said.actions
+
     def test_bytes_that_are_no_event_are_a_corrupt_session(self) -> None:
         good = encode_event(event(own=b"x"), {"own": b"x"})
         for bad in (b"", b"{", b"null", b"[]", good[:-5], good.replace(b'"bytes"', b'"unheard"')):

@@ -137,3 +137,13 @@ async def test_what_is_no_text_is_refused_in_a_sentence(
             app_name=app_name, user_id=user_id, session_id=session_id, state={"user:a": 1}
         )
     assert await service.get_user_state(app_name="a", user_id="u") == {}
+
+
+async def test_a_state_key_that_is_no_text_is_refused_in_a_sentence(
+    service: PersistentSessionService,
+) -> None:
+    with pytest.raises(ValueError, match=r"^State key 'half \\ud83d' is not valid Unicode\.$"):
+        await service.create_session(
+            app_name="a", user_id="u", session_id="s", state={"half \ud83d": 1, "user:a": 1}
+        )
+    assert await service.get_user_state(app_name="a", user_id="u") == {}

@@ -16,7 +16,7 @@ from {{ cookiecutter.__package }}.sessions.errors import StoreUnavailable
 from {{ cookiecutter.__package }}.sessions.service import PersistentSessionService
 
 from . import proxy
-from .figures import Figure, long_or_short
+from .figures import Figure, repetitions
 from .proxy import Proxy, Weather
 from .servers import namespace, serve
 from .support import APP, SESSION, USER, create, event, exists, get, texts
@@ -108,7 +108,7 @@ async def test_an_append_that_is_tried_again_until_it_succeeds_is_one_event(
         weathers[weather.name.lower()] += 1
         between.strike(weather)
 
-    for number in range(long_or_short(2_000, 60)):
+    for number in range(repetitions(2_000, 60)):
         between.delay = dice.choice([0.0, 0.0, 0.002])
         strikes = asyncio.get_running_loop().call_later(dice.random() / 1_000, begin)
         said = event(str(number), last=number, user__last=number)
@@ -160,7 +160,7 @@ async def test_many_calls_that_were_cancelled_leave_room_for_others(
     between, service = proxied
     await create(service)
     between.delay = 0.005
-    rounds = long_or_short(100, 8)
+    rounds = repetitions(100, 8)
     for _ in range(rounds):
         calls = [asyncio.ensure_future(get(service)) for _ in range(20)]
         await asyncio.sleep(random.random() / 50)

@@ -4,6 +4,7 @@ Every two names of a group could be taken for one another by somebody: who joins
 folds case, cuts off, or takes a name for a pattern, a path, a number or code.
 """
 
+import asyncio
 import random
 from math import comb
 from typing import Any
@@ -13,11 +14,12 @@ from google.adk.errors.already_exists_error import AlreadyExistsError
 
 from {{ cookiecutter.__package }}.sessions.service import PersistentSessionService
 
-from .figures import Figure, long_or_short
+from .figures import Figure, long_or_short, repetitions
 from .hostile import LONG, Name, families
 from .support import event, texts
 
-GROUPS = long_or_short(300, 6)
+AT_ONCE = 8
+"""Groups that are tried at the same time, since they have no app in common."""
 
 
 def ids(name: Name) -> dict[str, Any]:
@@ -26,16 +28,25 @@ def ids(name: Name) -> dict[str, Any]:
 
 
 async def test_no_pair_of_names_meets(service: PersistentSessionService, figure: Figure) -> None:
-    pairs = 0
-    for number, group in enumerate(families(random.randrange(1 << 32), GROUPS)):
-        # Apps are kept from those of other groups by a number before them.
-        group = [(f"{number}§{app}", user, session) for app, user, session in group]
+    groups = list(families(random.randrange(1 << 32), long_or_short(300, 6)))
+    groups = random.sample(groups, repetitions(len(groups), len(groups)))
+    free = asyncio.Semaphore(AT_ONCE)
+    async with asyncio.TaskGroup() as trials:
+        for number, group in enumerate(groups):
+            # Apps are kept from those of other groups by a number before them.
+            own = [(f"{number}§{app}", user, session) for app, user, session in group]
+            trials.create_task(_keep_apart(service, own, free))
+    figure("pairs", sum(comb(len(group), 2) for group in groups))
+
+
+async def _keep_apart(
+    service: PersistentSessionService, group: list[Name], free: asyncio.Semaphore
+) -> None:
+    async with free:
         await _create_all(service, group)
         await _append_to_each(service, group)
         await _list_each(service, group)
         await _delete_one_by_one(service, group)
-        pairs += comb(len(group), 2)
-    figure("pairs", pairs)
 
 
 async def _create_all(service: PersistentSessionService, group: list[Name]) -> None:

@@ -10,12 +10,12 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from {{ cookiecutter.__package }}.sessions import create_session_service
 
-from .figures import Figure, long_or_short
+from .figures import Figure, long_or_short, repetitions
 from .oracle import Oracle, World
 from .planted import PLANTED, Planted
 
 BOUNDS = settings(
-    max_examples=long_or_short(400, 20),
+    max_examples=repetitions(400, 20),
     stateful_step_count=long_or_short(50, 25),
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],

@@ -12,7 +12,7 @@ from google.adk.sessions.session import Session
 from {{ cookiecutter.__package }}.sessions.service import PersistentSessionService
 from {{ cookiecutter.__package }}.sessions.session import PersistentSession
 
-from .figures import Figure, long_or_short
+from .figures import Figure, long_or_short, repetitions
 from .history import Answer, Attempt, check
 from .support import APP, SESSION, USER, create, event, get
 from .workers import (
@@ -27,7 +27,7 @@ from .workers import (
 )
 
 WORKERS = long_or_short(6, 3)
-TIMES = long_or_short(300, 15)
+TIMES = repetitions(300, 15)
 KILLS = long_or_short(100, 4)
 KILLS_EACH = 4
 """How many processes are killed at one session, before it grows too long to be read quickly."""

@@ -7,6 +7,9 @@ from {{ cookiecutter.__package }}.sessions.config import SCHEME
 
 from . import {{ cookiecutter._backends[cookiecutter.backend].store.module }} as backend
 
+EFFORT: float = getattr(backend, "EFFORT", 1.0)
+"""What part of the usual repetitions is tried: less than 1 where the tests' own server is a slow emulator."""
+
 
 def serve(directory: Path) -> AbstractContextManager[str]:
     """Run a server with its data in `directory`; the value is its session URI."""

@@ -63,6 +63,13 @@ def event(number: int, text: str, delta: dict[str, Any]) -> Event:
     )
 
 
+def test_init_makes_the_place_ready_and_can_be_repeated(run: Run) -> None:
+    for _ in range(2):
+        result = run("init")
+        assert result.exit_code == 0
+        assert result.stderr.startswith("Ready: ")
+
+
 @pytest.mark.usefixtures("stored")
 def test_list_shows_the_sessions_of_everybody_or_of_one_user(run: Run) -> None:
     header, *lines = run("list").stdout.splitlines()

@@ -1,4 +1,4 @@
-"""`sessions list | show | export | import | delete`: look after what is stored.
+"""`sessions init | list | show | export | import | delete`: look after what is stored.
 
 Only the contract of session services is used, so this works on every backend.
 """
@@ -37,6 +37,18 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 @click.group()
 def sessions() -> None:
     """List, show, export, import and delete sessions."""
+
+
+@sessions.command()
+@uri_option
+def init(uri: str | None) -> None:
+    """Create what the first session needs, such as a table. Repeating it does no harm."""
+
+    async def prepare(service: "PersistentSessionService") -> str:
+        await service.prepare()
+        return service.description
+
+    click.echo(f"Ready: {connected(uri, prepare)}", err=True)
 
 
 @sessions.command("list")

@@ -35,6 +35,7 @@ from .store import (
     Head,
     NotFound,
     Position,
+    Preparable,
     ScopedState,
     SessionKey,
     SessionStore,
@@ -287,6 +288,15 @@ class PersistentSessionService(BaseSessionService):
             SessionStoreError: it does not; the message says what is wrong and what to do.
         """
         await self.store.ping()
+
+    async def prepare(self) -> None:
+        """Create what the database needs before its first session, then check it.
+
+        Most stores create that by themselves, when they are first used.
+        """
+        if isinstance(self.store, Preparable):
+            await self.store.prepare()
+        await self.check()
 
     async def close(self) -> None:
         """Release connections and memory. The service can be used again."""

@@ -15,7 +15,7 @@ The service above it (`service.py`) knows ADK and no database. Rules that every 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class AlreadyExists(Exception):
@@ -175,3 +175,11 @@ class SessionStore(Protocol):
 
     async def close(self) -> None:
         """Release all connections. The store opens new ones when it is used again."""
+
+
+@runtime_checkable
+class Preparable(Protocol):
+    """A store whose database must be told to begin, because it costs money or takes other rights."""
+
+    async def prepare(self) -> None:
+        """Create what the first session needs; what is there already stays."""

@@ -81,11 +81,13 @@ def test_a_scheme_that_nobody_knows_is_named(project: Project, line: str) -> Non
 @pytest.mark.two_backends(but=SERVING[0])
 @pytest.mark.parametrize("line", [*SERVING, *TALKING])
 def test_a_store_that_is_not_there_is_named(project: Project, line: str) -> None:
-    """The sentence says which backend and where."""
+    """The sentence says which backend and where, and not with what credentials."""
     uri = project.row["unreachable_uri"].replace("{scheme}", SCHEME)
     sentence = error(project, line, uri)
     assert project.row["title"].split(" and ")[0] in sentence
-    assert uri.partition("://")[2].strip("/").split("/")[0] in sentence
+    credentials, _, place = uri.partition("://")[2].strip("/").split("/")[0].rpartition("@")
+    assert place in sentence
+    assert not credentials or credentials not in sentence
 
 
 def test_a_driver_that_is_not_installed_is_named(project: Project) -> None:

@@ -25,7 +25,7 @@ SCHEMES = (
 {%- endif %}
 """All spellings of the scheme; what is added to SCHEME selects a kind of connection."""
 
-DEFAULT_URI = {{ backend.default_uri.replace("{scheme}", cookiecutter.scheme) | tojson }}
+{{ backend.default_uri.replace("{scheme}", cookiecutter.scheme) | assigned_to("DEFAULT_URI") }}
 """Used where neither an argument nor SESSION_SERVICE_URI names another."""
 
 DEFAULT_TTL = {{ cookiecutter.session_ttl | tojson }}

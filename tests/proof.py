@@ -1,18 +1,20 @@
 """`python -m tests.proof` bakes every backend, runs its tests, and writes docs/proof.md from the results.
 
-Name backends to run only these. PROOF=long runs the long form of each test.
+Name backends to run only these; `redis-cluster` is the backend `redis` on another kind of server. PROOF=long
+runs the long form of each test.
 """
 
 from __future__ import annotations
 
 import ast
+import json
 import os
 import sys
 import tempfile
 import tomllib
 import xml.etree.ElementTree as ET
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from .baking import BACKENDS, ROOT, bake
@@ -23,11 +25,17 @@ PROMISES = """
 """.split()
 """The test modules that say what is promised of sessions, whatever they are kept in."""
 
+NEED_ONE_ADDRESS = {"faults", "uri"}
+"""Those of them that are not run on other kinds of servers: a proxy cannot stand before a cluster."""
+
+RESULTS = ROOT / "docs" / "proof.json"
+PAGE = ROOT / "docs" / "proof.md"
+
 HEAD = """\
 # What was proven, and on what
 
 Written by `make proof` from the results of the tests that every project carries with it; do not edit.
-{form} A test that fails, or is not run, would show here as such.
+A test that failed, or was not run, would show here as such.
 
 | | {titles} |
 |---|{lines}|
@@ -36,44 +44,59 @@ Written by `make proof` from the results of the tests that every project carries
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the tests of one backend came to."""
+    """What the tests of one backend came to, as `proof.json` keeps it."""
 
-    modules: dict[str, Counter[str]]
-    """Of each module how many tests passed, failed or were skipped."""
-    promises: dict[str, str]
-    """The first sentence of each module."""
-    figures: dict[tuple[str, str], int]
-    """What tests have counted, by test and name."""
+    title: str
+    form: str
+    """`bounded` as in `make test`, or `long`."""
     server: str
     versions: list[str]
+    promises: dict[str, str]
+    """The first sentence of each module."""
+    modules: dict[str, dict[str, int]]
+    """Of each module how many tests passed, failed or were skipped."""
+    figures: dict[str, dict[str, int]]
+    """What tests have counted, by test and name."""
 
 
-def run(backend: str, folder: Path) -> Outcome:
-    """Bake and test one backend."""
+def columns() -> dict[str, tuple[str, str]]:
+    """Return each backend, and each other kind of server of it, by the name that `make proof` knows."""
+    found = {}
+    for backend, row in BACKENDS.items():
+        for kind in ("", *row.get("other_servers", ())):
+            found[f"{backend}-{kind}" if kind else backend] = backend, kind
+    return found
+
+
+def run(backend: str, kind: str, folder: Path) -> Outcome:
+    """Bake and test one backend on one kind of server."""
     project = Project(bake(folder, backend=backend, scheme=SCHEME), backend)
     project.make("setup")
     tests = project.folder / "tests"
-    paths = [path for name in PROMISES if (path := tests / f"test_{name}.py").exists()]
-    report = folder / "report.xml"
-    results = ("-o", "junit_family=xunit1", f"--junitxml={report}")
-    command = (project.tool("pytest"), "-q", *results, *map(str, paths))
-    status, said = project.run(*command)
-    print(said if status else f"{backend}: {said.splitlines()[-1]}", file=sys.stderr)
+    names = [name for name in PROMISES if not kind or name not in NEED_ONE_ADDRESS]
+    paths = [path for name in names if (path := tests / f"test_{name}.py").exists()]
+    report = project.folder / "report.xml"
+    arguments = f"-q -o junit_family=xunit1 --junitxml={report} {' '.join(map(str, paths))}"
+    given = [f"TEST_SERVER={kind}"] if kind else []
+    status, said = project.run("env", *given, "make", "test", f"ARGS={arguments}")
+    print(said if status else f"{backend} {kind}: {said.splitlines()[-1]}", file=sys.stderr)
     modules: dict[str, Counter[str]] = {}
-    figures: dict[tuple[str, str], int] = {}
+    figures: dict[str, dict[str, int]] = {}
     for case in ET.parse(report).iter("testcase"):  # noqa: S314
         module = case.get("classname", "").split(".")[1].removeprefix("test_")
         bad = [child.tag for child in case if child.tag in ("failure", "error", "skipped")]
         modules.setdefault(module, Counter())[bad[0] if bad else "passed"] += 1
         for figure in case.iter("property"):
-            name = (case.get("name", ""), figure.get("name", ""))
-            figures[name] = int(figure.get("value", 0))
+            counted = figures.setdefault(case.get("name", ""), {})
+            counted[figure.get("name", "")] = int(figure.get("value", 0))
     return Outcome(
-        modules,
-        {path.stem.removeprefix("test_"): _first_sentence(path) for path in paths},
-        figures,
-        _first_sentence(tests / "servers" / f"{BACKENDS[backend]['store']['module']}.py"),
+        f"{project.row['title']}{f', {kind}' if kind else ''}",
+        "long" if os.environ.get("PROOF") == "long" else "bounded",
+        _first_sentence(tests / "servers" / f"{project.row['store']['module']}.py"),
         _versions(project),
+        {path.stem.removeprefix("test_"): _first_sentence(path) for path in paths},
+        {name: dict(counts) for name, counts in modules.items()},
+        figures,
     )
 
 
@@ -102,55 +125,65 @@ def _name(requirement: str) -> str:
     return requirement.lower()
 
 
-def table(outcomes: dict[str, Outcome]) -> str:
-    """Return the page."""
-    long = os.environ.get("PROOF") == "long"
-    text = HEAD.format(
-        form="It is the long form." if long else "It is the bounded form of `make test`.",
-        titles=" | ".join(BACKENDS[backend]["title"] for backend in outcomes),
-        lines="|".join("---" for _ in outcomes),
-    )
+def page(outcomes: list[Outcome]) -> str:
+    """Return the text of docs/proof.md."""
+    titles = " | ".join(outcome.title for outcome in outcomes)
+    text = HEAD.format(titles=titles, lines="|".join("---" for _ in outcomes))
     for module in PROMISES:
-        promise = next(o.promises[module] for o in outcomes.values() if module in o.promises)
-        cells = [_cell(outcome.modules.get(module)) for outcome in outcomes.values()]
+        promise = next(o.promises[module] for o in outcomes if module in o.promises)
+        cells = [_cell(outcome.modules.get(module)) for outcome in outcomes]
         text += f"| {promise.rstrip('.')} (`test_{module}.py`) | {' | '.join(cells)} |\n"
     text += (
-        "\nThe numbers are tests that passed; a dash stands where there is no network between.\n"
+        "\nThe numbers are tests that passed. A dash stands where there is no network between, and where"
+        " a proxy cannot stand between.\n\n## What was counted\n\n"
+        f"| | {titles} |\n|---|{'|'.join('--:' for _ in outcomes)}|\n"
     )
-    text += "\n## What was counted\n\n| | " + " | ".join(
-        BACKENDS[backend]["title"] for backend in outcomes
+    names = dict.fromkeys(
+        (test, what) for o in outcomes for test, counted in o.figures.items() for what in counted
     )
-    text += " |\n|---|" + "|".join("--:" for _ in outcomes) + "|\n"
-    for name in dict.fromkeys(name for outcome in outcomes.values() for name in outcome.figures):
-        test, what = name
+    for test, what in names:
+        found = [outcome.figures.get(test, {}).get(what) for outcome in outcomes]
+        cells = ["–" if count is None else f"{count:,}" for count in found]
         words = test.removeprefix("test_").replace("_", " ")
-        counts = [f"{o.figures[name]:,}" if name in o.figures else "–" for o in outcomes.values()]
-        text += f"| {words}: **{what}** | {' | '.join(counts)} |\n"
+        text += f"| {words}: **{what}** | {' | '.join(cells)} |\n"
     text += "\n## What it was run against\n\n"
-    for backend, outcome in outcomes.items():
-        title = BACKENDS[backend]["title"]
-        text += f"- **{title[:1].upper()}{title[1:]}**: {outcome.server} ({', '.join(outcome.versions)})\n"
+    for outcome in outcomes:
+        text += (
+            f"- **{outcome.title[:1].upper()}{outcome.title[1:]}**, in the {outcome.form} form:"
+            f" {outcome.server} ({', '.join(outcome.versions)})\n"
+        )
     python = ".".join(map(str, sys.version_info[:3]))
     text += f"\nPython {python} on {sys.platform}. What is said of ADK's own services is in `tests/test_peers.py`.\n"
     return text
 
 
-def _cell(results: Counter[str] | None) -> str:
+def _cell(results: dict[str, int] | None) -> str:
     if results is None:
         return "–"
     bad = [f"**{count} {what}**" for what, count in results.items() if what != "passed"]
-    return ", ".join([str(results["passed"]), *bad])
+    return ", ".join([str(results.get("passed", 0)), *bad])
 
 
-def main(backends: list[str]) -> int:
-    """Run the backends and write the page; the exit status says whether all is well."""
-    outcomes = {}
-    for backend in backends or BACKENDS:
+def main(names: list[str]) -> int:
+    """Run what is named, or all, and write the page; the exit status says whether all is well.
+
+    What was not run this time keeps the results of the last time.
+    """
+    known = columns()
+    if unknown := [name for name in names if name not in known]:
+        print(f"{', '.join(unknown)}: choose among {', '.join(known)}.", file=sys.stderr)
+        return 2
+    results = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
+    bad = False
+    for name in names or known:
         with tempfile.TemporaryDirectory() as folder:
-            outcomes[backend] = run(backend, Path(folder))
-    (ROOT / "docs" / "proof.md").write_text(table(outcomes), "utf-8")
-    results = sum((sum(o.modules.values(), Counter()) for o in outcomes.values()), Counter[str]())
-    return int(set(results) != {"passed"})
+            outcome = run(*known[name], Path(folder))
+        bad |= any(set(counts) != {"passed"} for counts in outcome.modules.values())
+        results[name] = asdict(outcome)
+        results = {name: results[name] for name in known if name in results}
+        RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        PAGE.write_text(page([Outcome(**fields) for fields in results.values()]), "utf-8")
+    return int(bad)
 
 
 if __name__ == "__main__":

@@ -53,6 +53,7 @@ FILES = """
     my_agent/sessions/stores/__init__.py
     my_agent/sessions/transfer.py
     my_agent/sessions/ttl.py
+    my_agent/sessions/unsure.py
     my_agent/sessions/uri.py
     my_agent/sessions/values.py
     my_agent/sessions/warm.py

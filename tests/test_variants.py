@@ -8,8 +8,9 @@ import tomllib
 
 import pytest
 
-from .baking import RULES
+from .baking import BACKENDS, RULES
 from .installed import Project
+from .proof import NEED_ONE_ADDRESS, PROMISES
 from .test_answers import BAD, GOOD
 
 pytestmark = pytest.mark.installed
@@ -26,6 +27,21 @@ def test_its_own_tests(project: Project) -> None:
     assert " passed" in said
     skipped = [line for line in said.splitlines() if line.startswith("SKIPPED")]
     assert [line for line in skipped if "superuser" not in line] == []
+
+
+OTHERS = [
+    pytest.param(name, kind, marks=pytest.mark.xdist_group(name))
+    for name, row in BACKENDS.items()
+    for kind in row.get("other_servers", ())
+]
+
+
+@pytest.mark.parametrize(("project", "kind"), OTHERS, indirect=["project"])
+def test_its_promises_on_another_kind_of_server(project: Project, kind: str) -> None:
+    """A cluster is no harder to trust than one server."""
+    paths = " ".join(f"tests/test_{name}.py" for name in PROMISES if name not in NEED_ONE_ADDRESS)
+    status, said = project.run("env", f"TEST_SERVER={kind}", "make", "test", f"ARGS={paths}")
+    assert status == 0, said
 
 
 def test_demo(project: Project) -> None:

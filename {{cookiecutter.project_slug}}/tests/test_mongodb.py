@@ -712,32 +712,6 @@ class TestBadWeather:
             assert texts(await get(service)) == ["said"]
 
 
-async def test_a_server_without_a_replica_set_gives_the_same_guarantees(tmp_path: Any) -> None:
-    with server.serve(tmp_path, SCHEME, "--standalone") as uri:
-        services = [create_session_service(uri) for _ in range(4)]
-        session = await create(services[0])
-        await services[0].append_event(session, event("first", own=1, user__n=0, app__n=0))
-        copies = [await get(service) for service in services]
-        outcomes = await asyncio.gather(
-            *(
-                service.append_event(copy, event(str(number), own=number, user__n=number))
-                for number, (service, copy) in enumerate(zip(services, copies, strict=True))
-            ),
-            return_exceptions=True,
-        )
-        assert sorted(type(outcome).__name__ for outcome in outcomes) == [
-            "Event",
-            *["StaleSessionError"] * 3,
-        ]
-        found = await get(services[3])
-        winner = int(str(texts(found)[1]))
-        assert found.state == {"own": winner, "user:n": winner, "app:n": 0}
-        await services[0].delete_session(app_name=APP, user_id=USER, session_id=SESSION)
-        assert not await exists(services[1])
-        for service in services:
-            await service.close()
-
-
 def utc_now() -> float:
     """Return the seconds that a naive date of the database would have now."""
     from datetime import UTC, datetime

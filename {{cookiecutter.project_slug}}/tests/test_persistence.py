@@ -306,6 +306,29 @@ class TestRetrying:
         assert session.state == {"own": 1, "user:n": 1, "temp:t": 1}
         assert texts(session) == texts(await get(service)) == ["once", "next"]
 
+    async def test_it_is_known_even_to_a_copy_that_was_read_without_it(
+        self, uri: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async with create_session_service(uri, cache_mb=0) as service:
+            session = await create(service)
+            said = event("once", own=1)
+            append = service.store.append
+
+            async def lose_the_reply(*args: Any, **kwargs: Any) -> Any:
+                await append(*args, **kwargs)
+                raise ConnectionError("the reply was lost")
+
+            monkeypatch.setattr(service.store, "append", lose_the_reply)
+            with pytest.raises(ConnectionError):
+                await service.append_event(session, said)
+            monkeypatch.undo()
+            again = await get(service, config=GetSessionConfig(num_recent_events=0))
+            await service.append_event(again, said)
+            assert again.state == {"own": 1}
+            assert texts(await get(service)) == ["once"]
+            await service.append_event(again, event("next"))
+            assert texts(await get(service)) == ["once", "next"]
+
     async def test_a_cancelled_append_leaves_the_service_usable(
         self, service: PersistentSessionService
     ) -> None:

@@ -1,5 +1,6 @@
 """A real server for the tests, for the demo and for development without Docker."""
 
+import os
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -12,8 +13,16 @@ EFFORT: float = getattr(backend, "EFFORT", 1.0)
 
 
 def serve(directory: Path) -> AbstractContextManager[str]:
-    """Run a server with its data in `directory`; the value is its session URI."""
-    return backend.serve(directory, SCHEME)
+    """Run a server with its data in `directory`; the value is its session URI.
+
+    TEST_SERVER in the environment names another kind, for which there is a `serve_…` beside it.
+    """
+    kind = os.environ.get("TEST_SERVER")
+    run = getattr(backend, f"serve_{kind}" if kind else "serve", None)
+    if run is None:
+        raise LookupError(f"TEST_SERVER names {kind!r}, and {backend.__name__} has no serve_{kind}.")
+    served: AbstractContextManager[str] = run(directory, SCHEME)
+    return served
 
 
 def namespace(uri: str) -> AbstractContextManager[str]:

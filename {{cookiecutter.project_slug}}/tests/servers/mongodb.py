@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -32,7 +32,7 @@ IMPATIENT = "timeoutMS=2000&directConnection=true"
 def serve(directory: Path, scheme: str, *more: str) -> Iterator[str]:
     """Run a server with its data in the directory; `more` are options of its command line.
 
-    It shows itself as a replica set of one member; with `--standalone` as none.
+    It shows itself as a replica set of one member.
     """
     port = _free_port()
     options = ["--host=127.0.0.1", f"--port={port}", f"--storage-path={directory / 'mongodb'}"]
@@ -47,6 +47,11 @@ def serve(directory: Path, scheme: str, *more: str) -> Iterator[str]:
     finally:
         disconnect()
         _stop(server)
+
+
+def serve_standalone(directory: Path, scheme: str) -> AbstractContextManager[str]:
+    """Run a server that belongs to no replica set, and so has no transactions."""
+    return serve(directory, scheme, "--standalone")
 
 
 @contextmanager

@@ -43,6 +43,7 @@ from .store import (
     Stored,
 )
 from .ttl import parse_ttl
+from .unsure import UnsureAppends
 from .warm import EventLog, WarmLogs, decode_events
 
 logger = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ class PersistentSessionService(BaseSessionService):
         self.ttl = ttl
         self.description = description or store.location
         self._warm = WarmLogs(cache_bytes)
+        self._unsure = UnsureAppends()
 
     async def create_session(
         self,
@@ -206,9 +208,12 @@ class PersistentSessionService(BaseSessionService):
             if not name.startswith(State.TEMP_PREFIX)
         }
         data = encode_event(event, delta)
+        state = _encode_by_scope(delta)
         key, expected = _key_of(session), session.position
+        attempt = key, expected.mark, event.id
+        known = session.revision_of(event.id) or self._unsure.revision(attempt)
         found = None
-        if known := session.revision_of(event.id):
+        if known and known <= expected.revision:
             found = await self._find(key, Position(expected.mark, known - 1), event.id, data)
         if found is None:
             try:
@@ -217,7 +222,7 @@ class PersistentSessionService(BaseSessionService):
                     expected=expected,
                     event=data,
                     timestamp=event.timestamp,
-                    state=_encode_by_scope(delta),
+                    state=state,
                     now=platform_time.get_time(),
                 )
             except NotFound:
@@ -229,6 +234,10 @@ class PersistentSessionService(BaseSessionService):
                         f"{_name(key)} has changed since it was read at event {expected.revision};"
                         " get it again and repeat the turn."
                     ) from None
+            except BaseException:
+                self._unsure.note(attempt, expected.revision + 1)
+                raise
+        self._unsure.settle(attempt)
         if found is not None:
             if found.position.revision != expected.revision + 1:
                 return event
@@ -301,6 +310,7 @@ class PersistentSessionService(BaseSessionService):
     async def close(self) -> None:
         """Release connections and memory. The service can be used again."""
         self._warm.clear()
+        self._unsure.clear()
         await self.store.close()
 
     async def __aenter__(self) -> Self:

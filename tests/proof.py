@@ -129,8 +129,8 @@ def page(outcomes: list[Outcome]) -> str:
     """Return the text of docs/proof.md."""
     titles = " | ".join(outcome.title for outcome in outcomes)
     text = HEAD.format(titles=titles, lines="|".join("---" for _ in outcomes))
-    for module in PROMISES:
-        promise = next(o.promises[module] for o in outcomes if module in o.promises)
+    promises = {name: text for outcome in outcomes for name, text in outcome.promises.items()}
+    for module, promise in sorted(promises.items(), key=lambda item: PROMISES.index(item[0])):
         cells = [_cell(outcome.modules.get(module)) for outcome in outcomes]
         text += f"| {promise.rstrip('.')} (`test_{module}.py`) | {' | '.join(cells)} |\n"
     text += (

@@ -130,7 +130,8 @@ def test_the_last_words_are_three_lines(
     """Where its sessions live, how to get there, what to run."""
     project = bake(tmp_path, backend=backend)
     what, where, how = capfd.readouterr().out.splitlines()
-    assert f"{BACKENDS[backend]['title']} at {BACKENDS[backend]['scheme']}://" in what
+    row = BACKENDS[backend]
+    assert f"{row['title']} at {row['default_uri'].replace('{scheme}', row['scheme'])}" in what
     assert str(project) in where
     assert "make demo" in how
 

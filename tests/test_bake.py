@@ -16,7 +16,7 @@ import yaml
 from .baking import BACKENDS, QUESTIONS, ROOT, RULES, bake, cookiecutter, run, texts
 
 TEMPLATE = ROOT / "{{cookiecutter.project_slug}}"
-ADK_OWN = re.compile(r'"sqlite(:///x)?"|"postgresql"|custom_metadata')  # names of ADK's own
+ADK_OWN = re.compile(r'"sqlite(:///x)?"|"postgresql"|custom_metadata|custom[ _]time')  # names of others' own
 
 FILES = """
     .dockerignore
@@ -290,4 +290,5 @@ def test_rows_are_complete() -> None:
     for row in BACKENDS.values():
         assert row["store"]["module"] in row["modules"]
         assert "" in row["suffixes"]
-        assert row["default_uri"].startswith("{scheme}://")
+        scheme, _, _ = row["default_uri"].partition("://")
+        assert scheme in [f"{{scheme}}{suffix}" for suffix in row["suffixes"]]

@@ -43,7 +43,7 @@ def test_a_conversation_outlives_the_process(project: Project, line: str, tmp_pa
             web.create("two")
             assert "Ada" in web.say("two", "What is my name?")
     said = (tmp_path / "first.log").read_text("utf-8")
-    assert len(re.findall(rf"{SCHEME} → {project.row['title']} at .+ 1h\b", said)) == 1
+    assert len(re.findall(rf"{SCHEME}\S* → {project.row['title']} at .+ 1h\b", said)) == 1
 
 
 @pytest.mark.two_backends

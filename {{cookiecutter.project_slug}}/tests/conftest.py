@@ -26,7 +26,7 @@ def server_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield given
         return
     directory: Path = tmp_path_factory.mktemp("server")
-    with serve(directory) as uri:
+    with serve(directory, lasting=False) as uri:
         yield uri
 
 

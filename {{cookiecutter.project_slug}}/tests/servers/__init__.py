@@ -3,6 +3,7 @@
 import os
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 from {{ cookiecutter.__package }}.sessions.config import SCHEME
 
@@ -12,16 +13,18 @@ EFFORT: float = getattr(backend, "EFFORT", 1.0)
 """What part of the usual repetitions is tried: less than 1 where the tests' own server is a slow emulator."""
 
 
-def serve(directory: Path) -> AbstractContextManager[str]:
+def serve(directory: Path, *, lasting: bool = True) -> AbstractContextManager[str]:
     """Run a server with its data in `directory`; the value is its session URI.
 
-    TEST_SERVER in the environment names another kind, for which there is a `serve_…` beside it.
+    TEST_SERVER in the environment names another kind, for which there is a `serve_…` beside it. A backend
+    whose server is much faster when it forgets all in the end says how in `FLEETING`.
     """
     kind = os.environ.get("TEST_SERVER")
     run = getattr(backend, f"serve_{kind}" if kind else "serve", None)
     if run is None:
         raise LookupError(f"TEST_SERVER names {kind!r}, and {backend.__name__} has no serve_{kind}.")
-    served: AbstractContextManager[str] = run(directory, SCHEME)
+    options: dict[str, Any] = {} if lasting else getattr(backend, "FLEETING", {})
+    served: AbstractContextManager[str] = run(directory, SCHEME, **options)
     return served
 
 

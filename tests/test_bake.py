@@ -16,7 +16,7 @@ import yaml
 from .baking import BACKENDS, QUESTIONS, ROOT, RULES, bake, cookiecutter, run, texts
 
 TEMPLATE = ROOT / "{{cookiecutter.project_slug}}"
-ADK_OWN = re.compile(r'"sqlite(:///x)?"|"postgresql"|custom_metadata|custom[ _]time')  # names of others' own
+ADK_OWN = re.compile(r'"sqlite(:///x)?"|"postgresql"|custom_metadata|custom[ _]time')  # not ours
 
 FILES = """
     .dockerignore

@@ -266,9 +266,12 @@ class Probe:
         for others in self.others:
             rivals = [r for r in self.rivals if others <= 2_000 or r.who == "ours"]
             for rival in rivals:
-                await self.populate(
-                    rival, made if rival.who == "ours" else min(made, 2_000), others
-                )
+                first = made if rival.who == "ours" else min(made, 2_000)
+                before = await self.floor.stored_bytes() if self.floor else 0
+                await self.populate(rival, first, others)
+                if self.floor and rival.who == "ours" and others > first:
+                    stored = await self.floor.stored_bytes() - before
+                    self.facts["stored bytes a session"] = round(stored / (others - first))
             made = others
             cells = [
                 Cell(

@@ -30,15 +30,13 @@ class Server:
     title: str
     size: float
     what: str
-    head_bytes: int
-    """What a session takes beside its events: head, keys, indexes, some state."""
     breaks: str
     beyond: str
 
 
 SERVERS = {
     "sqlite": Server(
-        "SQLite", 1000 * GB, "a disk of 1 TB", 600,
+        "SQLite", 1000 * GB, "a disk of 1 TB",
         "One writer at a time, on one machine: the disk's time to make a commit durable is the limit, and"
         " writers of one process share it. Several processes take turns. A network file system will not do"
         " ([WAL](https://www.sqlite.org/wal.html)).",
@@ -46,7 +44,7 @@ SERVERS = {
         " backend: `sessions export` and `sessions import` carry the sessions over.",
     ),
     "redis": Server(
-        "Redis or Valkey", 64 * GB, "64 GB of memory", 1_500,
+        "Redis or Valkey", 64 * GB, "64 GB of memory",
         "Memory first: everything is in it. Then the one core that runs all scripts.",
         "A cluster: `cluster=true` in the session URI. All keys of a user hash to one of 16,384 slots, so"
         " load spreads by users, and only one who alone fills a node is a problem"
@@ -54,7 +52,7 @@ SERVERS = {
         " A short `ttl` is the cheapest memory.",
     ),
     "postgres": Server(
-        "PostgreSQL", 1000 * GB, "a disk of 1 TB", 600,
+        "PostgreSQL", 1000 * GB, "a disk of 1 TB",
         "Commits: each append is one, and waits for the disk. Then vacuum: the row of a session is updated"
         " by every append.",
         "`synchronous_commit=off` for the role, if a crash of the server may cost the last moments; a pooler in"
@@ -63,12 +61,12 @@ SERVERS = {
         " other readers; sessions must be read where they are written, or a turn begins with an old one.",
     ),
     "hybrid": Server(
-        "PostgreSQL and Redis", 1000 * GB, "a disk of 1 TB", 600,
+        "PostgreSQL and Redis", 1000 * GB, "a disk of 1 TB",
         "Where PostgreSQL breaks: every event is committed there.",
         "As for PostgreSQL; Redis holds copies only and can be of any size.",
     ),
     "mongodb": Server(
-        "MongoDB", 1000 * GB, "a disk of 1 TB", 800,
+        "MongoDB", 1000 * GB, "a disk of 1 TB",
         "The primary: all writes go there.",
         "Shards by user ([sharding](https://www.mongodb.com/docs/manual/sharding/)), so that the list of a"
         " user's sessions stays on one.",
@@ -117,7 +115,7 @@ def lines(results: dict[str, dict[str, Any]]) -> Iterator[str]:
         appends = facts["appends a second, 32 writers"]["ours"]
         at_once = FULL * appends / (EVENTS_A_TURN * TURNS_A_MINUTE / 60)
         event = facts["stored bytes an event"]
-        session = server.head_bytes + events * event
+        session = facts["stored bytes a session"] + events * event
         yield (
             f"| {server.title} | {appends:,.0f} | {rounded(at_once)} | {event:,} | {session / 1000:,.0f} KB"
             f" | {rounded(FULL * server.size / session)} | {server.what} |"

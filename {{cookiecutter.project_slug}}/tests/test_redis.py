@@ -148,6 +148,34 @@ class TestRoundTrips:
         await service.list_sessions(app_name=APP, user_id=USER)
         assert between.round_trips - before == 3
 
+    async def test_appends_that_come_together_share_round_trips(
+        self, proxied: tuple[Proxy, PersistentSessionService]
+    ) -> None:
+        between, service = proxied
+        sessions = [await create(service, str(number)) for number in range(40)]
+        before = between.round_trips
+        await asyncio.gather(*(service.append_event(each, event("said")) for each in sessions))
+        assert between.round_trips - before < 30, "new connections cost some as well"
+        found = [await get(service, each.id) for each in sessions]
+        assert [texts(each) for each in found] == [["said"]] * 40
+
+    async def test_of_appends_that_come_together_each_has_its_own_answer(
+        self, own_uri: str, own_server: "redis.Redis"
+    ) -> None:
+        async with create_session_service(own_uri) as service:
+            sessions = [await create(service, str(number)) for number in range(40)]
+            for each in sessions[::4]:
+                await service.append_event(await get(service, each.id), event("before"))
+            for each in sessions[1::4]:
+                await service.delete_session(app_name=APP, user_id=USER, session_id=each.id)
+            own_server.script_flush()
+            answers = await asyncio.gather(
+                *(service.append_event(each, event("said")) for each in sessions),
+                return_exceptions=True,
+            )
+            kinds = [type(answer).__name__ for answer in answers]
+            assert kinds == ["StaleSessionError", "SessionNotFoundError", "Event", "Event"] * 10
+
 
 class TestBadWeather:
     async def test_a_server_that_forgot_the_scripts_gets_them_again(

@@ -43,6 +43,7 @@ from ..store import (
     next_expiry,
 )
 from ..uri import SessionURI, boolean, positive
+from .redis_batches import Batches
 from .redis_scripts import (
     APPEND,
     CREATE,
@@ -121,11 +122,14 @@ class RedisStore:
         timeout: float = 5.0,
         max_connections: int = 64,
     ) -> None:
-        # As many calls at once as there are connections: others wait, where redis-py's pool would raise.
-        self._clients = PerLoop(
-            lambda: (connect(), asyncio.Semaphore(max_connections)),
-            lambda opened: opened[0].aclose(),
-        )
+        def open_() -> tuple[Client, asyncio.Semaphore, Batches | None]:
+            # As many calls at once as there are connections: others wait, where redis-py's pool would raise.
+            client, free = connect(), asyncio.Semaphore(max_connections)
+            if isinstance(client, redis.RedisCluster):
+                return client, free, None  # a batch would have to be taken apart by nodes
+            return client, free, Batches(client, free, timeout=timeout)
+
+        self._clients = PerLoop(open_, lambda opened: opened[0].aclose())
         self._timeout = timeout
         self._location = location
         self.prefix = prefix
@@ -329,14 +333,23 @@ class RedisStore:
 
     async def call(self, command: str, *arguments: Any) -> Any:
         """Return what Redis answers to a command, or raise one of `FAILURES`."""
-        client, free = self._clients.get()
+        client, free, _ = self._clients.get()
         async with asyncio.timeout(self._timeout), free:
             return await client.execute_command(command, *arguments)
 
+    async def call_briefly(self, command: str, *arguments: Any) -> Any:
+        """Do the same, together with others, for a command that is quickly done and says little."""
+        *_, batches = self._clients.get()
+        if batches is None:
+            return await self.call(command, *arguments)
+        async with asyncio.timeout(self._timeout):
+            return await batches.call(command, *arguments)
+
     async def run(self, script: Script, keys: Sequence[str], *arguments: Any) -> Any:
         """Return what a script answers, or raise one of `FAILURES`."""
+        call = self.call_briefly if script is APPEND else self.call
         try:
-            return await self.call("EVALSHA", script.sha, len(keys), *keys, *arguments)
+            return await call("EVALSHA", script.sha, len(keys), *keys, *arguments)
         except exceptions.NoScriptError:
             # A server that was restarted, or a replica that has taken over, does not know it yet.
             return await self.call("EVAL", script.text, len(keys), *keys, *arguments)

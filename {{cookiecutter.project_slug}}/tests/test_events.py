@@ -20,6 +20,7 @@ from google.adk.tools.tool_confirmation import ToolConfirmation
 from google.genai import types
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic_core import from_json, to_json
 
 from {{ cookiecutter.__package }}.sessions.codec import decode_event, encode_event
 from {{ cookiecutter.__package }}.sessions.errors import CorruptSession
@@ -199,6 +200,13 @@ class TestEvents:
         assert stored.content.parts[1] == said.content.parts[1]
         assert stored.actions == said.actions
 
+    def test_half_a_character_does_not_change_the_form_of_what_is_stored(self) -> None:
+        """There are two ways to JSON; both leave out what is None, and have ADK's names of the fields."""
+        whole, cut = (
+            encode_event(event(text, own=1), {"own": 1}) for text in ("cut", "cut \ud83d")
+        )
+        assert from_json(cut).keys() == from_json(whole).keys()
+
     def test_bytes_that_are_no_event_are_a_corrupt_session(self) -> None:
         good = encode_event(event(own=b"x"), {"own": b"x"})
         for bad in (b"", b"{", b"null", b"[]", good[:-5], good.replace(b'"bytes"', b'"unheard"')):
@@ -248,6 +256,26 @@ class TestValues:
         await create(any_service, state={"n": math.nan})
         assert math.isnan((await get(any_service)).state["n"])
 
+    @pytest.mark.parametrize(
+        "value", [None, True, 1, 0.5, "a", "é", [1, "é"], {"a": {"é": [None]}}]
+    )
+    def test_what_json_can_say_is_stored_as_it_is(self, value: Any) -> None:
+        """Short, and to be read by whoever looks into the database."""
+        assert to_plain(value) == value
+
+    async def test_models_and_enumerations_come_back_as_their_json(
+        self, service: BaseSessionService
+    ) -> None:
+        """In memory the objects themselves would stay; ADK's database services do as this one does."""
+        blob = types.Blob(data=b"\xff", mime_type="image/png")
+        await create(
+            service, state={"part": types.Part(inline_data=blob), "is": types.Language.PYTHON}
+        )
+        assert (await get(service)).state == {
+            "part": {"inlineData": {"data": "_w==", "mimeType": "image/png"}},
+            "is": "PYTHON",
+        }
+
     async def test_what_cannot_be_stored_is_kept_as_its_repr_with_a_warning(
         self, service: BaseSessionService, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -258,6 +286,19 @@ class TestValues:
         assert stored.state["fine"] == 1
         assert stored.state["object"].startswith("<object object")
         assert "type object" in caplog.text
+
+    async def test_half_a_character_in_a_key_is_refused_before_anything_is_written(
+        self, service: BaseSessionService
+    ) -> None:
+        """Stored with a � instead, it would be another key, and two such keys would be one."""
+        session = await create(service)
+        changed = event()
+        changed.actions.state_delta = {"cut \ud83d": 1}
+        with pytest.raises(ValueError, match=r"State key .* is not valid Unicode"):
+            await service.append_event(session, changed)
+        assert (await get(service)).events == []
+        with pytest.raises(ValueError, match=r"State key .* is not valid Unicode"):
+            await create(service, "second", state=changed.actions.state_delta)
 
     async def test_a_value_that_contains_itself_is_refused_before_anything_is_written(
         self, service: BaseSessionService
@@ -272,8 +313,6 @@ class TestValues:
 
     @given(DATA)
     def test_every_value_survives_the_way_to_json_and_back(self, value: Any) -> None:
-        from pydantic_core import from_json, to_json
-
         back = from_plain(from_json(to_json(to_plain(value))))
         assert back == value
         assert type(back) is type(value)

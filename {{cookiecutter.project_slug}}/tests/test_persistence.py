@@ -276,6 +276,72 @@ class TestWarmReads:
         )
         assert texts(await get(service)) == list("01234")
 
+    async def test_what_is_warm_is_not_read_again(
+        self, service: PersistentSessionService, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A turn costs its new events; nothing else would show that the memory has stopped working."""
+        session = await create(service)
+        for text in ("first", "second"):
+            await service.append_event(session, event(text))
+        await get(service)
+        load, asked = service.store.load, []
+
+        async def note(*args: Any, **kwargs: Any) -> Any:
+            asked.append(kwargs["after_revision"])
+            return await load(*args, **kwargs)
+
+        monkeypatch.setattr(service.store, "load", note)
+        assert texts(await get(service)) == ["first", "second"]
+        await service.append_event(session, event("third"))
+        assert texts(await get(service)) == ["first", "second", "third"]
+        assert asked == [2, 2]
+
+    async def test_filters_let_the_same_through_warm_and_cold(
+        self, service: PersistentSessionService, uri: str
+    ) -> None:
+        """They are applied by the database to what is cold, and by the service to what is warm."""
+        session = await create(service)
+        for number, timestamp in enumerate([3.0, 1.0, 4.0, 2.0, 5.0]):
+            await service.append_event(session, event(str(number), timestamp=timestamp))
+        await get(service)
+        async with create_session_service(uri, cache_mb=0) as cold:
+            for count in (None, 1, 3):
+                for after in (None, 2.0, 4.5, 5.0, 6.0):
+                    config = GetSessionConfig(num_recent_events=count, after_timestamp=after)
+                    expected = texts(await get(cold, config=config))
+                    assert texts(await get(service, config=config)) == expected, config
+
+    async def test_a_filtered_session_does_not_grow_when_others_do(
+        self, service: PersistentSessionService
+    ) -> None:
+        """Readers share the decoded events, and each sees only those that were there for it."""
+        session = await create(service)
+        for text in ("first", "second", "third"):
+            await service.append_event(session, event(text))
+        await get(service)
+        last = await get(service, config=GetSessionConfig(num_recent_events=1))
+        await service.append_event(session, event("fourth"))
+        assert len((await get(service)).events) == 4
+        assert texts(last) == ["third"]
+
+    async def test_what_is_gone_takes_no_memory(
+        self, service: PersistentSessionService, other: PersistentSessionService
+    ) -> None:
+        for successor in (False, True):
+            session = await create(service)
+            await service.append_event(session, event("old"))
+            await get(service)
+            assert service._warm.size > 0
+            await other.delete_session(app_name=APP, user_id=USER, session_id=SESSION)
+            if successor:
+                new = await create(other)
+                for text in ("first", "second"):
+                    await other.append_event(new, event(text))
+                await get(service, config=GetSessionConfig(num_recent_events=1))
+            else:
+                assert not await exists(service)
+            assert service._warm.size == 0
+
     async def test_memory_is_bounded_and_giving_it_up_costs_only_time(self, uri: str) -> None:
         async with create_session_service(uri, cache_mb=0) as service:
             session = await create(service)
@@ -305,6 +371,17 @@ class TestRetrying:
         await service.append_event(session, event("next"))
         assert session.state == {"own": 1, "user:n": 1, "temp:t": 1}
         assert texts(session) == texts(await get(service)) == ["once", "next"]
+
+    async def test_it_is_known_to_a_copy_that_was_read_with_its_end_alone(
+        self, service: PersistentSessionService, other: PersistentSessionService
+    ) -> None:
+        session = await create(service)
+        said = [event("first"), event("second")]
+        for each in said:
+            await service.append_event(session, each)
+        copied = await get(other, config=GetSessionConfig(num_recent_events=1))
+        assert await other.append_event(copied, said[1]) is said[1]
+        assert texts(await get(other)) == ["first", "second"]
 
     async def test_it_is_known_even_to_a_copy_that_was_read_without_it(
         self, uri: str, monkeypatch: pytest.MonkeyPatch
@@ -341,3 +418,41 @@ class TestRetrying:
             await asyncio.gather(task, return_exceptions=True)
         await service.append_event(session, said)
         assert texts(session) == texts(await get(service)) == ["said"]
+
+
+class TestTheServiceItself:
+    async def test_made_by_hand_it_keeps_sessions_for_ever_and_says_where(
+        self, service: PersistentSessionService
+    ) -> None:
+        """`create_session_service` gives every option; who writes a store of their own may give none."""
+        by_hand = PersistentSessionService(service.store)
+        assert (await create(by_hand)).expires_at is None  # type: ignore[attr-defined]
+        assert str(by_hand) == service.store.location
+        assert str(PersistentSessionService(service.store, description="mine")) == "mine"
+
+    async def test_preparing_ends_with_a_check(
+        self, service: PersistentSessionService, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def fail() -> None:
+            raise StoreUnavailable("it does not answer")
+
+        monkeypatch.setattr(service.store, "ping", fail)
+        with pytest.raises(StoreUnavailable, match="does not answer"):
+            await service.prepare()
+
+    async def test_names_that_no_database_can_hold_are_refused_by_every_call(
+        self, service: PersistentSessionService
+    ) -> None:
+        """Half a character is no Unicode; the sentence says which of the names it is in."""
+        half = "half \ud83d"
+        with pytest.raises(ValueError, match=r"app name .* is not valid Unicode"):
+            await create(service, app_name=half)
+        with pytest.raises(ValueError, match=r"session id .* is not valid Unicode"):
+            await create(service, half)
+        for call in (
+            get(service, user_id=half),
+            service.list_sessions(app_name=APP, user_id=half),
+            service.get_user_state(app_name=APP, user_id=half),
+        ):
+            with pytest.raises(ValueError, match=r"user id .* is not valid Unicode"):
+                await call

@@ -142,6 +142,15 @@ async def test_what_a_filter_leaves_out_spoils_nothing(service: PersistentSessio
     assert await exists(service, "second")
 
 
+def test_what_is_wrong_with_a_record_is_said() -> None:
+    with pytest.raises(
+        CorruptSession, match=r"state key 'user:a' cannot be read \(EOF while parsing"
+    ):
+        decode_state({"a": b"{"}, prefix="user:")
+    with pytest.raises(CorruptSession, match=r"event cannot be read \(1 validation error"):
+        decode_event(b"{")
+
+
 async def test_a_field_of_a_newer_version_is_left_alone(service: PersistentSessionService) -> None:
     """ADK's Event ignores fields that it does not know, and what is stored keeps them."""
     await poison(service, json.dumps(FIELDS | {"aFieldOfTomorrow": 1}).encode())

@@ -7,10 +7,13 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from google.adk.platform import time as platform_time
+from google.adk.sessions.base_session_service import GetSessionConfig
 from google.adk.sessions.sqlite_session_service import SqliteSessionService
 
 from {{ cookiecutter.__package }}.sessions import create_session_service
@@ -20,7 +23,7 @@ from {{ cookiecutter.__package }}.sessions.errors import (
     SessionStoreError,
     StoreUnavailable,
 )
-from {{ cookiecutter.__package }}.sessions.stores.sqlite import PURGE_GRACE
+from {{ cookiecutter.__package }}.sessions.stores.sqlite import PURGE_GRACE, SQLiteStore
 
 from .support import APP, USER, create, event, exists, get, texts
 
@@ -58,6 +61,13 @@ class TestFiles:
             await create(service)
             assert file.exists()
 
+    async def test_a_closed_service_leaves_one_file(self, file: Path) -> None:
+        """The last connection that is closed tidies up; what is left could be copied as it is."""
+        async with create_session_service(uri_of(file)) as service:
+            await create(service)
+            assert await exists(service)
+        assert list(file.parent.iterdir()) == [file]
+
     async def test_a_relative_path_starts_where_the_program_was_started(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -66,6 +76,7 @@ class TestFiles:
             assert service.store.location == str(tmp_path / "below" / "sessions.db")
             await create(service)
         assert (tmp_path / "below" / "sessions.db").exists()
+        assert create_session_service(f"{SCHEME}:///x").store.location == str(tmp_path / "x")
 
     async def test_a_database_of_another_program_is_refused_and_left_alone(
         self, tmp_path: Path
@@ -131,7 +142,7 @@ class TestFiles:
 
 class TestDurability:
     async def test_a_commit_is_on_disk_unless_asked_otherwise(self, file: Path) -> None:
-        for option, level in (("", 2), ("?synchronous=NORMAL", 1)):
+        for option, level in (("", 2), ("?synchronous=NORMAL", 1), ("?synchronous=full", 2)):
             async with create_session_service(f"{uri_of(file)}{option}") as service:
                 found = await service.store._write(  # type: ignore[attr-defined]
                     lambda db: [
@@ -140,6 +151,65 @@ class TestDurability:
                     ]
                 )
             assert found == [level, "wal", 1]
+
+
+class TestReading:
+    async def test_a_read_takes_two_statements(
+        self, file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """One for the session and its state, one for its events; a transaction would be two more."""
+        async with create_session_service(f"{uri_of(file)}?cache_mb=0") as service:
+            session = await create(service)
+            for text in ("first", "second", "third"):
+                await service.append_event(session, event(text))
+            store: Any = service.store
+            said: list[str] = []
+            connect = store._connect
+
+            def traced() -> sqlite3.Connection:
+                connection: sqlite3.Connection = connect()
+                connection.set_trace_callback(said.append)
+                return connection
+
+            monkeypatch.setattr(store, "_connect", traced)
+            for count in (None, 2):
+                config = GetSessionConfig(num_recent_events=count)
+                said.clear()
+                await get(service, config=config)
+                assert len(said) == 2, said
+
+    async def test_a_read_that_breaks_off_leaves_its_connection_usable(self, file: Path) -> None:
+        async with create_session_service(uri_of(file)) as service:
+            await create(service)
+
+            def break_off(db: sqlite3.Connection) -> None:
+                db.execute("BEGIN")
+                raise KeyError
+
+            store: Any = service.store
+            for _ in range(8):
+                with pytest.raises(KeyError):
+                    await store._read(break_off)
+            for _ in range(8):
+                assert (await service.list_sessions(app_name=APP)).sessions
+
+    @pytest.mark.parametrize(
+        ("code", "sentence"),
+        [
+            ("database is locked", "another process has been writing for more than 3 seconds"),
+            ("database or disk is full", "the disk is full; make room"),
+            ("attempt to write a readonly database", "check the permissions"),
+            ("unable to open database file", "check the permissions"),
+            ("disk I/O error", "disk I/O error"),
+        ],
+    )
+    def test_what_sqlite_says_is_said_in_a_sentence(
+        self, file: Path, code: str, sentence: str
+    ) -> None:
+        """A full disk cannot be had in a test, and the superuser may write everywhere."""
+        store = SQLiteStore(file, busy_timeout=3.0)
+        with pytest.raises(StoreUnavailable, match=sentence), store._translated():
+            raise sqlite3.OperationalError(code)
 
 
 class TestSeveralProcesses:
@@ -196,22 +266,35 @@ class TestSeveralProcesses:
         assert "permissions" in await refusal(uri_of(file))
 
 
-async def test_what_expired_is_removed_from_the_file(file: Path) -> None:
+@pytest.mark.parametrize("by", ["creating", "appending"])
+async def test_what_expired_is_removed_from_the_file(file: Path, by: str) -> None:
+    """By whatever is written next, but not before the slowest clock must agree that it has expired."""
     async with create_session_service(uri_of(file), ttl=60) as service:
+        lasting = await service.create_session(app_name=APP, user_id=USER, ttl=0)
         for number in range(30):
             session = await create(service, str(number), state={"own": 1, "user:kept": 1})
             await service.append_event(session, event())
-        later = time.time() + 61 + 60 + PURGE_GRACE  # due for as long again as it lived
-        platform_time.set_time_provider(lambda: later)
-        try:
-            for number in range(3):
+        due = time.time() + 60 + 60 + PURGE_GRACE  # for as long again as it lived
+        for later, left in ((due - 30, 30), (due + 30, 0)):
+            platform_time.set_time_provider(partial(float, later))
+            try:
                 service.store._next_purge = 0.0  # type: ignore[attr-defined]
-                await create(service, f"later {number}")
-        finally:
-            platform_time.reset_time_provider()
-    with closing(sqlite3.connect(file)) as database:
-        counts = {
-            table: database.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
-            for table in ("sessions", "events", "session_state", "user_state")
-        }
-    assert counts == {"sessions": 3, "events": 0, "session_state": 0, "user_state": 1}
+                if by == "creating":
+                    await service.create_session(app_name=APP, user_id="other", ttl=0)
+                else:
+                    await service.append_event(lasting, event())
+            finally:
+                platform_time.reset_time_provider()
+            with closing(sqlite3.connect(file)) as database:
+                counts = {
+                    query: database.execute(f"SELECT count(*) FROM {query}").fetchone()[0]
+                    for query in ("sessions WHERE ttl > 0", "session_state", "user_state")
+                }
+                events = database.execute("SELECT count(*) FROM events").fetchone()[0]
+                (*_, plan) = database.execute(
+                    "EXPLAIN QUERY PLAN SELECT id FROM sessions WHERE purge_at <= 1"
+                ).fetchone()
+            expected = {"sessions WHERE ttl > 0": left, "session_state": left, "user_state": 1}
+            assert counts == expected
+            assert events == left + (by == "appending") * (1 if left else 2)
+            assert "sessions_to_purge" in plan

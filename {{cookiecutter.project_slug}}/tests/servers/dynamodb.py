@@ -19,9 +19,9 @@ SERVER = Path(__file__).with_name("dynamodb_moto.py")
 TABLE = "sessions"
 OPTIONS = "region=us-east-1&create_table=true"
 
-IMPATIENT = "timeout=0.5"
+IMPATIENT = "timeout=1.5"
 """Options of a session URI for clients that wait for nothing long."""
-EFFORT = 0.25
+EFFORT = 0.1
 """Moto takes some milliseconds for a call."""
 
 

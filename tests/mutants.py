@@ -75,19 +75,14 @@ EQUIVALENT = {
     "codec.py: if event.actions or event.actions.state_delta:": (
         "an event always has actions, and a copy of them without state equals them"
     ),
-    "stores/sqlite.py: DELETE FROM events WHERE place BETWEEN old.id << 32 AND (old.id + 1 << 32);": (
-        "no event has revision 0, and so this place"
+    "stores/sqlite.py: MOST_AT_ONCE = 65": "one write more is committed together",
+    "stores/sqlite.py: if gone <= PURGE_BATCH:": "what is left of a backlog goes a second later",
+    'stores/sqlite.py: pass instead of db.execute("PRAGMA busy_timeout = 10000")': (
+        "Python's own time-out, five seconds, holds then"
     ),
-    'stores/sqlite.py: self.readers = ThreadPoolExecutor(READERS, "other")': "a thread's name",
-    "stores/sqlite.py: self._next_purge = 1.0": "the clock has long passed it",
-    "stores/sqlite.py: if since is not None and first <= last:": "looks into an empty range",
-    'stores/sqlite.py: "",': "the rows of a range come in the order of the key that they are kept by",
-    'stores/sqlite.py: pass instead of db.execute("COMMIT")': "what follows rolls a read back, as well",
-    "stores/sqlite.py: if time.monotonic() <= self._next_purge:": "the same, but for one nanosecond",
-    "stores/sqlite.py: while len(writes) <= MOST_AT_ONCE:": "one write more is committed together",
-    "stores/sqlite.py: rowid, head = 1, None": "is set by the row of the session, or not used",
-    "stores/sqlite.py: pass instead of self._checked = True": "is checked again, and is right again",
-    "stores/sqlite.py: time.sleep(1.01)": "waits longer for another process",
+    'stores/sqlite.py: if {"sessions", "events", "app_states", "user_states"} < tables': (
+        "ADK's database has more tables than these"
+    ),
 }
 """Changes that survive and change no promise: file and changed line, and the reason."""
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.adk.errors.session_not_found_error import SessionNotFoundError
 from google.adk.platform import time as platform_time
 from google.adk.sessions.base_session_service import GetSessionConfig
 from google.adk.sessions.sqlite_session_service import SqliteSessionService
@@ -23,6 +24,7 @@ from {{ cookiecutter.__package }}.sessions.errors import (
     SessionStoreError,
     StoreUnavailable,
 )
+from {{ cookiecutter.__package }}.sessions.store import ScopedState, SessionKey
 from {{ cookiecutter.__package }}.sessions.stores.sqlite import PURGE_GRACE, SQLiteStore
 
 from .support import APP, USER, create, event, exists, get, texts
@@ -67,6 +69,7 @@ class TestFiles:
             await create(service)
             assert await exists(service)
         assert list(file.parent.iterdir()) == [file]
+        assert file.read_bytes()[68:72] == b"ADKS", "files of today are known tomorrow"
 
     async def test_a_relative_path_starts_where_the_program_was_started(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -172,11 +175,32 @@ class TestReading:
                 return connection
 
             monkeypatch.setattr(store, "_connect", traced)
-            for count in (None, 2):
+            for count, statements in ((None, 2), (2, 2), (0, 1)):
                 config = GetSessionConfig(num_recent_events=count)
                 said.clear()
                 await get(service, config=config)
-                assert len(said) == 2, said
+                assert len(said) == statements, said
+
+    async def test_a_connection_is_kept(self, file: Path) -> None:
+        async with create_session_service(uri_of(file)) as service:
+            store: Any = service.store
+            session = await create(service)
+            for _ in range(10):
+                await service.append_event(session, event())
+                await get(service)
+            assert len(store._threads.opened) == 2, "one that writes, one that reads"
+
+    async def test_a_write_that_breaks_off_leaves_its_connection_usable(self, file: Path) -> None:
+        async with create_session_service(uri_of(file)) as service:
+
+            def break_off(db: sqlite3.Connection) -> None:
+                raise KeyError
+
+            store: Any = service.store
+            with pytest.raises(KeyError):
+                await store._write(break_off)
+            await create(service)
+            assert await exists(service)
 
     async def test_a_read_that_breaks_off_leaves_its_connection_usable(self, file: Path) -> None:
         async with create_session_service(uri_of(file)) as service:
@@ -197,6 +221,7 @@ class TestReading:
         ("code", "sentence"),
         [
             ("database is locked", "another process has been writing for more than 3 seconds"),
+            ("database schema is busy", "another process has been writing"),
             ("database or disk is full", "the disk is full; make room"),
             ("attempt to write a readonly database", "check the permissions"),
             ("unable to open database file", "check the permissions"),
@@ -264,6 +289,45 @@ class TestSeveralProcesses:
         file.chmod(0o400)
         file.parent.chmod(0o500)
         assert "permissions" in await refusal(uri_of(file))
+
+
+async def test_a_creation_that_is_delivered_twice_is_done_once(file: Path) -> None:
+    async with create_session_service(uri_of(file)) as service:
+        key = SessionKey(APP, USER, "s")
+        first, second = [
+            await service.store.create(key, mark="m", state=ScopedState(), now=1.0, ttl=0)
+            for _ in range(2)
+        ]
+        assert first == second
+
+
+async def test_at_the_moment_of_its_expiry_a_session_is_over_for_every_call(file: Path) -> None:
+    """Each statement has a comparison of its own, and all must agree."""
+    async with create_session_service(uri_of(file), ttl=60) as service:
+        platform_time.set_time_provider(partial(float, 1_000))
+        try:
+            session = await create(service)
+            platform_time.set_time_provider(partial(float, 1_060))
+            assert not await exists(service)
+            assert (await service.list_sessions(app_name=APP)).sessions == []
+            with pytest.raises(SessionNotFoundError):
+                await service.append_event(session, event())
+        finally:
+            platform_time.reset_time_provider()
+
+
+async def test_a_session_that_is_used_is_never_removed_from_the_file(file: Path) -> None:
+    """The time of its removal is moved on seldom, but it is moved on."""
+    async with create_session_service(uri_of(file), ttl=60) as service:
+        try:
+            for turn in range(20):
+                platform_time.set_time_provider(partial(float, 1_000 + 50 * turn))
+                service.store._next_purge = 0.0  # type: ignore[attr-defined]
+                session = await get(service) if turn else await create(service)
+                await service.append_event(session, event(str(turn)))
+            assert texts(await get(service)) == [str(turn) for turn in range(20)]
+        finally:
+            platform_time.reset_time_provider()
 
 
 @pytest.mark.parametrize("by", ["creating", "appending"])

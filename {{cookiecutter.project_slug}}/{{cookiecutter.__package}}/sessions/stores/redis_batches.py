@@ -34,12 +34,13 @@ class Batches:
     async def call(self, *command: Any) -> Any:
         """Return the reply to a command, or raise the error that it is.
 
-        Who is cancelled while waiting does not know whether the command is executed.
+        Who is cancelled while waiting does not know whether the command is executed. Who waits for others
+        first may wait as long as two calls.
         """
         if self._under_way < AT_ONCE:
             self._under_way += 1
             try:
-                async with self._free:
+                async with asyncio.timeout(self._timeout), self._free:
                     return await self._client.execute_command(*command)  # type: ignore[no-untyped-call]
             finally:
                 self._next()

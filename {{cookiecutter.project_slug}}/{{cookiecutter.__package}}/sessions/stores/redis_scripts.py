@@ -13,6 +13,8 @@ class Script:
     """A Lua script and the name that Redis keeps it under."""
 
     text: str
+    brief: bool = False
+    """Whether it is quickly done and says little, so that it can go together with others."""
     sha: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -141,7 +143,35 @@ redis.call('HSET', session, 'revision', ARGV[2] + 1, 'expires', expires,
   'updated', string.format('%.17g', struct.unpack('>d', ARGV[4])))
 put_state(5, now)
 return {head[3], expires, keep(ttl, head[5])}
-"""
+""",
+    brief=True,
+)
+
+APPEND_OWN = Script(
+    """
+-- What most appends are: they change no state but the session's own, and the indexes are right for a while.
+-- KEYS: session, events; ARGV: mark, revision, now, timestamp (8 bytes) with event, pairs of state
+local session, events = KEYS[1], KEYS[2]
+local head = redis.call('HMGET', session, 'mark', 'revision', 'ttl', 'expires', 'listed')
+local now = tonumber(ARGV[3])
+if not head[1] or (head[4] ~= '' and tonumber(head[4]) <= now) then return 'missing' end
+if head[1] ~= ARGV[1] or head[2] ~= ARGV[2] then return 'stale' end
+local ttl, expires = tonumber(head[3]), head[4]
+if ttl > 0 then
+  local time = redis.call('TIME')
+  if not head[5] or tonumber(head[5]) < (time[1] + ttl) * 1000 + time[2] / 1000 then return 'relist' end
+  expires = string.format('%.17g', math.max(tonumber(expires), now + ttl))
+end
+redis.call('RPUSH', events, ARGV[4])
+redis.call('HSET', session, 'revision', ARGV[2] + 1, 'expires', expires,
+  'updated', string.format('%.17g', struct.unpack('>d', ARGV[4])), unpack(ARGV, 5))
+if ttl > 0 then
+  redis.call('PEXPIRE', session, ttl * 1000)
+  redis.call('PEXPIRE', events, ttl * 1000)
+end
+return {head[3], expires, 0}
+""",
+    brief=True,
 )
 
 LOAD = Script(

@@ -1,15 +1,17 @@
 """The memory of decoded events: bounded, and shared without one reader seeing another's changes."""
 
 import copy
+import gc
 import pickle
 
 import pytest
 from google.adk.events.event import Event
 
 from {{ cookiecutter.__package }}.sessions.codec import encode_event
+from {{ cookiecutter.__package }}.sessions.errors import CorruptSession
 from {{ cookiecutter.__package }}.sessions.events import Events
 from {{ cookiecutter.__package }}.sessions.store import SessionKey, StoredEvent
-from {{ cookiecutter.__package }}.sessions.warm import EventLog, WarmLogs
+from {{ cookiecutter.__package }}.sessions.warm import EVENT_OVERHEAD, EventLog, WarmLogs, decode_events
 
 from .support import event
 
@@ -18,17 +20,27 @@ def log_of(length: int) -> EventLog:
     """Return a log of some small events."""
     log = EventLog("mark")
     events = [event(str(number)) for number in range(length)]
-    stored = [
-        StoredEvent(number, item.timestamp, encode_event(item, {}))
-        for number, item in enumerate(events, 1)
-    ]
-    log.extend(stored, events)
+    log.extend(0, events, [len(encode_event(item, {})) for item in events])
     return log
 
 
 def key(name: str) -> SessionKey:
     """Return a key of the usual app and user."""
     return SessionKey("app", "user", name)
+
+
+async def test_decoding_leaves_the_garbage_collector_as_it_was() -> None:
+    """It is switched off while events are made, which is for nobody else to notice."""
+    stored = [StoredEvent(1, 1.0, encode_event(event("said"), {}))]
+    with pytest.raises(CorruptSession):
+        await decode_events([*stored, StoredEvent(2, 1.0, b"{")])
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        await decode_events(stored)
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
 
 
 class TestWarmLogs:
@@ -60,10 +72,12 @@ class TestWarmLogs:
 
     def test_a_log_takes_only_what_continues_it(self) -> None:
         log = log_of(3)
-        again = [StoredEvent(number, 1.0, b"") for number in (2, 3, 4)]
-        log.extend(again, [event(str(number)) for number in (1, 2, 3)])
-        assert log.revision == 4
-        log.extend([StoredEvent(9, 1.0, b"")], [event("gap")])
+        known, size = log.events[1:], log.size
+        log.extend(1, [*known, new := event("new")], [10, 20, 30])
+        assert log.events[1:] == [*known, new]
+        assert log.revisions[new.id] == 4
+        assert log.size == size + EVENT_OVERHEAD + 2 * 30
+        log.extend(8, [event("gap")], [10])
         assert log.revision == 4
 
 

@@ -144,7 +144,7 @@ class PersistentSessionService(BaseSessionService):
     ) -> PersistentSession:
         """Decode what is new, join it to what is warm, and give the caller the wanted end of it."""
         key, position = stored.head.key, stored.head.position
-        new = await decode_events(stored.events)
+        new, sizes = await decode_events(stored.events)
         start = position.revision - len(new)
         if log is None and start == 0:
             log = EventLog(position.mark)
@@ -154,7 +154,7 @@ class PersistentSessionService(BaseSessionService):
             for place, event in enumerate(new, 1):
                 known.setdefault(event.id, start + place)
             return _session(stored, Events(new), known)
-        log.extend(stored.events, new)
+        log.extend(start, new, sizes)
         self._warm.put(key, log)
         first = _first_wanted(log.events, position.revision, limit=limit, since=since)
         wanted = log.events[first:] if first else log.events

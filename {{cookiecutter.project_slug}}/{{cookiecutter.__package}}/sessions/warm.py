@@ -6,9 +6,11 @@ Losing a log from here therefore costs time and nothing else.
 """
 
 import asyncio
+import gc
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from threading import Lock
 
 from google.adk.events.event import Event
@@ -39,14 +41,19 @@ class EventLog:
         """How many events are here."""
         return len(self.events)
 
-    def extend(self, stored: Sequence[StoredEvent], events: Sequence[Event]) -> None:
-        """Add what continues the log. Another reader may have added some of it in the meantime."""
+    def extend(self, start: int, events: Sequence[Event], sizes: Sequence[int]) -> None:
+        """Add what continues the log of what was read behind a revision, with the bytes of each event.
+
+        Another reader may have added some of it in the meantime.
+        """
         with self._lock:
-            for record, event in zip(stored, events, strict=True):
-                if record.revision == self.revision + 1:
-                    self.events.append(event)
-                    self.revisions.setdefault(event.id, record.revision)
-                    self.size += EVENT_OVERHEAD + 2 * len(record.data)
+            known = self.revision - start
+            if known < 0:
+                return  # a gap
+            for revision, event in enumerate(events[known:], self.revision + 1):
+                self.revisions.setdefault(event.id, revision)
+            self.size += sum(EVENT_OVERHEAD + 2 * size for size in sizes[known:])
+            self.events += events[known:]
 
 
 class WarmLogs:
@@ -96,17 +103,39 @@ class WarmLogs:
             self.size -= self._sizes.pop(key)
 
 
-async def decode_events(stored: Sequence[StoredEvent]) -> list[Event]:
-    """Decode events without keeping other tasks waiting for more than a few milliseconds.
+async def decode_events(stored: Sequence[StoredEvent]) -> tuple[list[Event], list[int]]:
+    """Decode events, and say how many bytes each took, without keeping other tasks waiting for long.
 
     Raises:
         CorruptSession: one of them cannot be read.
     """
-    events = []
-    pause = time.perf_counter() + _SLICE_SECONDS
-    for record in stored:
-        events.append(decode_event(record.data))
-        if time.perf_counter() > pause:
-            await asyncio.sleep(0)
+    events: list[Event] = []
+    sizes: list[int] = []
+    records = iter(stored)
+    while True:
+        with _no_collection():
             pause = time.perf_counter() + _SLICE_SECONDS
-    return events
+            for record in records:
+                events.append(decode_event(record.data))
+                sizes.append(len(record.data))
+                if time.perf_counter() > pause:
+                    break
+            else:
+                return events, sizes
+        await asyncio.sleep(0)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keep the garbage collector from running in between: an event is a hundred objects, none of them garbage.
+
+    Each few hundred would make it look at the young ones, and, before long, at every object of the process.
+    """
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()

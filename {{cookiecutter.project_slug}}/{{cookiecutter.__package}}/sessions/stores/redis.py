@@ -19,7 +19,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, Self, cast
+from typing import Any, Self, cast, overload
 from urllib.parse import quote, unquote
 
 from redis import asyncio as redis
@@ -499,6 +499,30 @@ def _flat(state: ScopedState) -> Iterator[Any]:
             yield from item
 
 
+class Log(Sequence[StoredEvent]):
+    """Events as Redis has them, each taken apart when it is asked for: thousands at once take a while."""
+
+    def __init__(self, entries: Sequence[bytes], start: int) -> None:
+        self._entries = entries
+        self._start = start
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @overload
+    def __getitem__(self, place: int) -> StoredEvent: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[StoredEvent]: ...
+
+    def __getitem__(self, place: int | slice) -> StoredEvent | Sequence[StoredEvent]:
+        if isinstance(place, slice):
+            return [self[each] for each in range(*place.indices(len(self)))]
+        entry = self._entries[place]
+        revision = self._start + range(1, len(self) + 1)[place]
+        return StoredEvent(revision, TIMESTAMP.unpack_from(entry)[0], entry[TIMESTAMP.size :])
+
+
 def pairs(flat: Sequence[bytes]) -> dict[str, bytes]:
     """Return as a dictionary what a script has from HGETALL."""
     return {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
@@ -530,9 +554,4 @@ def record(
         for name, value in fields.items()
         if name.startswith(STATE)
     }
-    start = revision - len(log)
-    events = [
-        StoredEvent(start + place, TIMESTAMP.unpack_from(entry)[0], entry[TIMESTAMP.size :])
-        for place, entry in enumerate(log, 1)
-    ]
-    return Stored(head, ScopedState(app, user, own), events)
+    return Stored(head, ScopedState(app, user, own), Log(log, revision - len(log)))

@@ -10,13 +10,14 @@ import asyncio
 import gc
 import importlib.util
 import json
+import math
 import os
 import platform
 import subprocess
 import sys
 import time
 import tracemalloc
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
@@ -163,7 +164,7 @@ class Probe:
         for length in self.lengths:
             for rival in self.rivals:
                 if not self.too_slow(rival, length):
-                    cells.append(self.append_cell(rival, length))
+                    cells.append(await self.append_cell(rival, length))
             if self.floor:
                 records = iter(self.encoded(self.rounds + 2, seed=1))
                 session = f"append {length}"
@@ -172,26 +173,27 @@ class Probe:
                 cells.append(Cell("append", "floor", length, call))
         await self.add(cells)
 
-    def append_cell(self, rival: Rival, length: int) -> Cell:
-        """Return appends to a session that is made anew when it has grown by a tenth, or by three."""
-        conversation = self.bench.conversation(seed=1)
-        place: dict[str, Any] = {"left": 0, "made": 0}
+    async def append_cell(self, rival: Rival, length: int) -> Cell:
+        """Return appends to sessions none of which grows by more than a tenth, or three.
 
-        async def before() -> None:
-            if place["left"] == 0:
-                place["made"] += 1
-                place["left"] = max(3, length // 10)
-                name = self.name(f"append {length} {place['made']}")
-                place["session"] = await rival.session(
-                    name, length, self.bench.conversation(seed=2)
-                )
-            place["left"] -= 1
-            place["event"] = next(conversation)
+        All are made beforehand: who has just filled a session finds caches warm and the server awake.
+        """
+        events = max(3, length // 10)
+        calls: list[Callable[[], Awaitable[object]]] = []
+        conversation = self.bench.conversation(seed=1)
+        for number in range(math.ceil((self.rounds + 1) / events)):
+            name = self.name(f"append {length} {number}")
+            session = await rival.session(name, length, self.bench.conversation(seed=2))
+            calls += [
+                partial(rival.service.append_event, session, next(conversation))
+                for _ in range(events)
+            ]
+        left = iter(calls)
 
         async def call() -> None:
-            await rival.service.append_event(place["session"], place["event"])
+            await next(left)()
 
-        return Cell("append", rival.who, length, call, before)
+        return Cell("append", rival.who, length, call)
 
     async def reads(self) -> None:
         """Read sessions of all lengths: for the first time, and again."""

@@ -43,8 +43,8 @@ LISTED, RECENT, RECENT_OF = 50, 20, 5_000
 WRITERS = 32
 REPORTS = os.fdopen(os.dup(1), "w", encoding="utf-8")
 """Where reports go: no server that is started here holds this end of the pipe, should this process die."""
-SLOW = {"dynamodb", "gcs"}
-"""Emulators answer these in many milliseconds: shorter sessions, fewer of them."""
+SLOW = {"mongodb", "dynamodb", "gcs"}
+"""What stands in for these in the tests takes many milliseconds: shorter sessions, fewer of them."""
 
 
 class Probe:

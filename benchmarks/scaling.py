@@ -120,7 +120,7 @@ def lines(results: dict[str, dict[str, Any]]) -> Iterator[str]:
             f"| {server.title} | {appends:,.0f} | {rounded(at_once)} | {event:,} | {session / 1000:,.0f} KB"
             f" | {rounded(FULL * server.size / session)} | {server.what} |"
         )
-    yield "## Where it breaks, and what comes next\n"
+    yield "\n## Where it breaks, and what comes next\n"
     for server in SERVERS.values():
         yield f"**{server.title}.** {server.breaks}\n\nNext: {server.beyond}\n"
     yield SERVICES.strip()

@@ -7,11 +7,12 @@ import pickle
 import pytest
 from google.adk.events.event import Event
 
+from {{ cookiecutter.__package }}.sessions import warm
 from {{ cookiecutter.__package }}.sessions.codec import encode_event
 from {{ cookiecutter.__package }}.sessions.errors import CorruptSession
 from {{ cookiecutter.__package }}.sessions.events import Events
 from {{ cookiecutter.__package }}.sessions.store import SessionKey, StoredEvent
-from {{ cookiecutter.__package }}.sessions.warm import EVENT_OVERHEAD, EventLog, WarmLogs, decode_events
+from {{ cookiecutter.__package }}.sessions.warm import EventLog, WarmLogs
 
 from .support import event
 
@@ -33,11 +34,11 @@ async def test_decoding_leaves_the_garbage_collector_as_it_was() -> None:
     """It is switched off while events are made, which is for nobody else to notice."""
     stored = [StoredEvent(1, 1.0, encode_event(event("said"), {}))]
     with pytest.raises(CorruptSession):
-        await decode_events([*stored, StoredEvent(2, 1.0, b"{")])
+        await warm.decode_events([*stored, StoredEvent(2, 1.0, b"{")])
     assert gc.isenabled()
     gc.disable()
     try:
-        await decode_events(stored)
+        await warm.decode_events(stored)
         assert not gc.isenabled()
     finally:
         gc.enable()
@@ -76,7 +77,7 @@ class TestWarmLogs:
         log.extend(1, [*known, new := event("new")], [10, 20, 30])
         assert log.events[1:] == [*known, new]
         assert log.revisions[new.id] == 4
-        assert log.size == size + EVENT_OVERHEAD + 2 * 30
+        assert log.size == size + warm.EVENT_OVERHEAD + 2 * 30
         log.extend(8, [event("gap")], [10])
         assert log.revision == 4
 

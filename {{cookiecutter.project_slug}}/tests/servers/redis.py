@@ -81,6 +81,8 @@ def _join(ports: list[int], buses: list[int]) -> None:
                     "The test cluster did not form; see the valkey.log of its nodes."
                 )
             time.sleep(0.05)
+        for node in nodes:  # once it stands, no moment of silence on a busy machine takes it down
+            node.config_set("cluster-node-timeout", 60_000)
 
 
 @contextmanager

@@ -349,19 +349,24 @@ class TestWarmReads:
             assert texts(await get(service)) == texts(await get(service)) == ["first"]
 
 
+def lose_replies(service: PersistentSessionService, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let appends be stored and nobody hear of it, until the patch is undone."""
+    append = service.store.append
+
+    async def lose_the_reply(*args: Any, **kwargs: Any) -> Any:
+        await append(*args, **kwargs)
+        raise ConnectionError("the reply was lost")
+
+    monkeypatch.setattr(service.store, "append", lose_the_reply)
+
+
 class TestRetrying:
     async def test_an_event_whose_reply_was_lost_is_stored_once(
         self, service: PersistentSessionService, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         session = await create(service)
         said = event("once", own=1, user__n=1, temp__t=1)
-        append = service.store.append
-
-        async def lose_the_reply(*args: Any, **kwargs: Any) -> Any:
-            await append(*args, **kwargs)
-            raise ConnectionError("the reply was lost")
-
-        monkeypatch.setattr(service.store, "append", lose_the_reply)
+        lose_replies(service, monkeypatch)
         with pytest.raises(ConnectionError):
             await service.append_event(session, said)
         assert session.events == []
@@ -389,13 +394,7 @@ class TestRetrying:
         async with create_session_service(uri, cache_mb=0) as service:
             session = await create(service)
             said = event("once", own=1)
-            append = service.store.append
-
-            async def lose_the_reply(*args: Any, **kwargs: Any) -> Any:
-                await append(*args, **kwargs)
-                raise ConnectionError("the reply was lost")
-
-            monkeypatch.setattr(service.store, "append", lose_the_reply)
+            lose_replies(service, monkeypatch)
             with pytest.raises(ConnectionError):
                 await service.append_event(session, said)
             monkeypatch.undo()

@@ -16,8 +16,8 @@ EFFORT: float = getattr(backend, "EFFORT", 1.0)
 def serve(directory: Path, *, lasting: bool = True) -> AbstractContextManager[str]:
     """Run a server with its data in `directory`; the value is its session URI.
 
-    TEST_SERVER in the environment names another kind, for which there is a `serve_…` beside it. A backend
-    whose server is much faster when it forgets all in the end says how in `FLEETING`.
+    TEST_SERVER in the environment names another kind, for which there is a `serve_…` beside it. Where
+    the server is much faster if it may forget all in the end, `FLEETING` says how.
     """
     kind = os.environ.get("TEST_SERVER")
     run = getattr(backend, f"serve_{kind}" if kind else "serve", None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from .baking import BACKENDS, bake
@@ -11,6 +12,13 @@ from .installed import SCHEME, Project
 
 TWO = ("sqlite", "redis")
 """A file and a server: where a test is of ADK's commands and not of a store, these stand for all."""
+
+
+# No test fails for being slow.
+hypothesis.settings.register_profile(
+    "generator", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("generator")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -15,7 +15,10 @@ from {{ cookiecutter.__package }}.sessions.service import PersistentSessionServi
 from .figures import Figure
 from .servers import namespace, serve
 
-hypothesis.settings.register_profile("project", deadline=None)  # no test fails for being slow
+# No test fails for being slow.
+hypothesis.settings.register_profile(
+    "project", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("project")
 
 

@@ -19,7 +19,7 @@ class Weather(Enum):
     REFUSE = auto()
     """Close every connection at once, those that are open too."""
     SILENCE = auto()
-    """Take all that is sent, and pass nothing on."""
+    """Take all that is sent, and pass nothing on, then or later."""
     LOSE_REPLY = auto()
     """Let the server do its work, and close the connection in place of the reply."""
     CUT_REPLY = auto()
@@ -38,6 +38,7 @@ class Proxy:
         self._once = False
         self._server = (host, port)
         self._writers: set[asyncio.StreamWriter] = set()
+        self._forgotten: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
 
@@ -48,6 +49,10 @@ class Proxy:
             self.weather = Weather.FINE
         else:
             self._once = True
+
+    def forget(self) -> None:
+        """Pass nothing on any more on the connections that are open, as a firewall does after a while."""
+        self._forgotten |= self._writers
 
     def move(self, uri: str) -> None:
         """Pass on to another server from the next connection on."""
@@ -83,6 +88,7 @@ class Proxy:
                 await self._pass(reader, writer)
         finally:
             self._writers.discard(writer)
+            self._forgotten.discard(writer)
             writer.close()
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -91,7 +97,9 @@ class Proxy:
 
         async def up() -> None:
             while data := await reader.read(1 << 16):
-                if self._weather is not Weather.SILENCE:
+                if self._weather is Weather.SILENCE:
+                    self._forgotten.add(writer)  # no network passes on the end of what it has lost
+                if writer not in self._forgotten:
                     self.round_trips += not turn["client"]
                     turn["client"] = True
                     back.write(data)
@@ -110,7 +118,9 @@ class Proxy:
                     writer.write(data[: len(data) // 2])
                     await writer.drain()
                     return
-                if weather is not Weather.SILENCE:
+                if weather is Weather.SILENCE:
+                    self._forgotten.add(writer)
+                if writer not in self._forgotten:
                     writer.write(data)
                     await writer.drain()
 

@@ -815,10 +815,8 @@ class TestErrors:
         with socket.create_server(("127.0.0.1", 0)) as silent:
             port = silent.getsockname()[1]
             endpoint = f"http://127.0.0.1:{port}"
-            begun = time.monotonic()
             said = await refusal(with_options(uri, endpoint_url=endpoint, timeout=0.3))
         assert "did not answer in time" in said
-        assert time.monotonic() - begun < 10
 
     async def test_no_tls_where_tls_is_asked_for(
         self, between: Between, monkeypatch: pytest.MonkeyPatch

@@ -120,7 +120,7 @@ async def until_it_is_back(service: PersistentSessionService) -> None:
     """Return when the service uses Redis again."""
     store = service.store
     assert isinstance(store, HybridStore)
-    for _ in range(100):
+    for _ in range(1_200):
         if not store._copies._down:
             return
         await asyncio.sleep(0.05)
@@ -319,12 +319,16 @@ class TestFreshness:
     ) -> None:
         session = await create(service)
         await get(service)
-        place.cache.delay = 0.2
+        place.cache.weather = Weather.SILENCE
         appending = asyncio.ensure_future(service.append_event(session, event("cancelled")))
-        await asyncio.sleep(0.1)
+        async with _without_cache(place) as record:
+            for _ in range(6_000):
+                if texts(await get(record)) == ["cancelled"]:
+                    break
+                await asyncio.sleep(0.01)
         appending.cancel()
         await asyncio.wait([appending])
-        place.cache.delay = 0.0
+        place.cache.weather = Weather.FINE
         assert texts(await get(service)) == ["cancelled"]
 
 
@@ -342,7 +346,7 @@ class TestBadWeather:
         self, place: Place, weather: Weather, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.INFO, logger=COPIES)
-        service = await place.service(cache_timeout=0.2)
+        service = await place.service(cache_timeout=1.0)
         session = await create(service, state={"user:u": 0})
         await service.append_event(session, event("before"))
         await get(service)
@@ -354,7 +358,8 @@ class TestBadWeather:
         assert await exists(service)
         await create(service, "another")
         assert len((await service.list_sessions(app_name=APP)).sessions) == 2
-        assert asyncio.get_running_loop().time() - started < 2.0
+        # Had each of more than forty calls waited for Redis, it would have taken that many seconds.
+        assert asyncio.get_running_loop().time() - started < 30.0
         [warning] = [item for item in caplog.records if item.levelno >= logging.WARNING]
         assert warning.getMessage().startswith("Redis at 127.0.0.1:")
         place.cache.weather = Weather.FINE
@@ -368,7 +373,7 @@ class TestBadWeather:
     async def test_others_do_not_read_for_long_what_could_not_be_updated(
         self, place: Place, service: PersistentSessionService
     ) -> None:
-        cut_off = await place.service(cache_timeout=0.2)
+        cut_off = await place.service(cache_timeout=1.0)
         session = await create(cut_off, state={"app:a": 0})
         assert (await get(service)).events == []
         place.cache.weather = Weather.SILENCE
@@ -430,7 +435,7 @@ class TestBadWeather:
 
     @pytest.mark.parametrize("seed", range(4))
     async def test_nobody_falls_behind_what_it_has_acknowledged(
-        self, place: Place, seed: int
+        self, place: Place, seed: int, caplog: pytest.LogCaptureFixture
     ) -> None:
         """Several processes at random, while Redis forgets, falls silent and goes back in time."""
         dice = Random(seed)
@@ -440,11 +445,12 @@ class TestBadWeather:
             await create(services[0], name, state={"app:n": 0})
         events = dict.fromkeys(names, 0)
         acknowledged = [dict.fromkeys(("app:n", *names), 0) for _ in services]
-        fine_since, saved = 0, save(place.redis)
+        was_fine, saved = True, save(place.redis)
         everywhere = dict.fromkeys(("app:n", *names), 0)
         for step in range(1, 250):
             number, name = dice.randrange(len(services)), dice.choice(names)
             service, known = services[number], acknowledged[number]
+            was_fine &= not caplog.records  # on a busy machine it may not answer in time
             match dice.randrange(20):
                 case 0:
                     place.redis.flushall()
@@ -452,10 +458,10 @@ class TestBadWeather:
                     saved = save(place.redis)
                 case 2:
                     restore(place.redis, saved)
-                    fine_since = step
+                    was_fine = False
                 case 3:
                     place.cache.weather = dice.choice([Weather.SILENCE, Weather.REFUSE])
-                    fine_since = step
+                    was_fine = False
                 case 4 | 5:
                     place.cache.weather = Weather.FINE
                 case 6 | 7 | 8 | 9 | 10:
@@ -463,7 +469,7 @@ class TestBadWeather:
                     try:
                         await service.append_event(session, event(str(step), app__n=step))
                     except StaleSessionError:
-                        assert fine_since, "somebody read an old copy although Redis was fine"
+                        assert not was_fine, "somebody read an old copy although Redis was fine"
                         session = await get(service, name)
                         await service.append_event(session, event(str(step), app__n=step))
                     events[name] += 1
@@ -473,7 +479,7 @@ class TestBadWeather:
                     assert len(session.events) == events[name]
                 case _:
                     session = await get(service, name)
-                    expected = known if fine_since else everywhere
+                    expected = everywhere if was_fine else known
                     assert len(session.events) >= expected[name]
                     assert session.state["app:n"] >= expected["app:n"]
         place.cache.weather = Weather.FINE

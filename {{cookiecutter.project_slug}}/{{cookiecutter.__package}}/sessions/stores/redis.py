@@ -19,14 +19,10 @@ import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, Self, cast, overload
+from typing import Any, Self, overload
 from urllib.parse import quote, unquote
 
-from redis import asyncio as redis
 from redis import exceptions
-from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection
-from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialBackoff
 
 from ..errors import ConfigurationError, StoreUnavailable
 from ..per_loop import PerLoop
@@ -42,8 +38,8 @@ from ..store import (
     StoredEvent,
     next_expiry,
 )
-from ..uri import SessionURI, boolean, positive
-from .redis_batches import Batches
+from ..uri import SessionURI, boolean
+from .redis_connections import Client, connector
 from .redis_scripts import (
     APPEND,
     APPEND_OWN,
@@ -64,8 +60,6 @@ def encoded(text: str) -> str:
     return quote(text, safe="")
 
 
-Client = redis.Redis | redis.RedisCluster
-
 EXISTS, MISSING, STALE, RELIST = b"exists", b"missing", b"stale", b"relist"
 """What the scripts answer instead of a result."""
 
@@ -73,23 +67,6 @@ STATE = b"s:"
 """What the fields of a session's hash begin with that hold its state."""
 
 TIMESTAMP = struct.Struct(">d")
-
-DRIVER_OPTIONS: dict[str, tuple[Callable[[str], Any], Any]] = {
-    "socket_connect_timeout": (positive, 5.0),
-    "socket_keepalive": (boolean, True),
-    "health_check_interval": (positive, 30.0),
-    "max_connections": (int, 64),
-    "client_name": (str, None),
-    "protocol": (int, None),
-}
-TLS_OPTIONS: dict[str, tuple[Callable[[str], Any], Any]] = {
-    "ssl_ca_certs": (str, None),
-    "ssl_certfile": (str, None),
-    "ssl_keyfile": (str, None),
-    "ssl_cert_reqs": (str, "required"),
-    "ssl_check_hostname": (boolean, True),
-}
-"""redis-py's names of its options, with ours as the defaults."""
 
 REPLIES = {
     "maxmemory": "its memory is full; raise maxmemory, or shorten the ttl of sessions",
@@ -122,18 +99,8 @@ class RedisStore:
         location: str,
         prefix: str = "sessions",
         cluster: bool = False,
-        timeout: float = 5.0,
-        max_connections: int = 64,
     ) -> None:
-        def open_() -> tuple[Client, asyncio.Semaphore, Batches | None]:
-            # As many calls at once as there are connections: others wait, where redis-py's pool would raise.
-            client, free = connect(), asyncio.Semaphore(max_connections)
-            if isinstance(client, redis.RedisCluster):
-                return client, free, None  # a batch would have to be taken apart by nodes
-            return client, free, Batches(client, free, timeout=timeout)
-
-        self._clients = PerLoop(open_, lambda opened: opened[0].aclose())
-        self._timeout = timeout
+        self._clients = PerLoop(connect, lambda client: client.aclose())
         self._location = location
         self.prefix = prefix
         self._cluster = cluster
@@ -144,55 +111,16 @@ class RedisStore:
 
         `scheme+unix:///path/to.sock?db=0` is a Unix socket. Options: `prefix` of all keys,
         `cluster=true`, `sentinel=<service>` (with several `host:port,host:port`), `socket_timeout` of
-        a whole call, and redis-py's own of `DRIVER_OPTIONS` and `TLS_OPTIONS`.
+        a whole call, and redis-py's own that `redis_connections.py` lists.
         """
-        take = uri.options.take
-        prefix = take("prefix", str, "sessions")
-        cluster = take("cluster", boolean, False)
-        service = take("sentinel", str, "")
-        timeout = take("socket_timeout", positive, 5.0)
-        settings: dict[str, Any] = {"username": uri.username, "password": uri.password}
-        settings["socket_timeout"] = None  # ours is around the whole call, and costs a third
-        tls = TLS_OPTIONS if uri.variant == "s" else {}
-        for name, (convert, default) in (DRIVER_OPTIONS | tls).items():
-            settings[name] = take(name, convert, default)
-        retry = Retry(
-            ExponentialBackoff(cap=0.5, base=0.01),
-            3,
-            supported_errors=(exceptions.ConnectionError,),
-        )
-        settings["retry"] = retry
+        prefix = uri.options.take("prefix", str, "sessions")
+        cluster = uri.options.take("cluster", boolean, False)
         if "{" in prefix or "}" in prefix:
             raise ConfigurationError(
                 "Option prefix must not have braces: they name a cluster slot."
             )
-        if uri.variant == "+unix":
-            settings |= {"path": uri.path, "db": take("db", int, 0)}
-            settings["connection_class"] = UnixDomainSocketConnection
-            del settings["socket_keepalive"]
-            connect = _pooled(settings)
-        elif cluster:
-            if uri.path.strip("/") not in ("", "0"):
-                raise ConfigurationError("A Redis Cluster has only database 0: leave it out.")
-            connect = _clustered(_hosts(uri, 6379), settings, tls=bool(tls))
-        else:
-            settings["db"] = _database(uri)
-            if service:
-                sentinels = {"socket_timeout": timeout, "socket_connect_timeout": timeout}
-                connect = _watched(_hosts(uri, 26379), service, sentinels, settings, tls=bool(tls))
-            else:
-                [(settings["host"], settings["port"])] = _hosts(uri, 6379)[:1]
-                if tls:
-                    settings["connection_class"] = SSLConnection
-                connect = _pooled(settings)
-        return cls(
-            connect,
-            location=uri.location,
-            prefix=prefix,
-            cluster=cluster,
-            timeout=timeout,
-            max_connections=settings["max_connections"],
-        )
+        connect = connector(uri, cluster=cluster)
+        return cls(connect, location=uri.location, prefix=prefix, cluster=cluster)
 
     @property
     def location(self) -> str:
@@ -232,6 +160,7 @@ class RedisStore:
                 self._keys(key),
                 *(repr(now), after_revision),
                 *(-1 if limit is None else limit, "" if since is None else repr(since)),
+                brief=after_revision > 0,
             )
             return None if reply == MISSING else await self._stored(key, reply)
 
@@ -339,27 +268,23 @@ class RedisStore:
 
     # Calls.
 
-    async def call(self, command: str, *arguments: Any) -> Any:
-        """Return what Redis answers to a command, or raise one of `FAILURES`."""
-        client, free, _ = self._clients.get()
-        async with asyncio.timeout(self._timeout), free:
-            return await client.execute_command(command, *arguments)
+    async def call(self, command: str, *arguments: Any, brief: bool = False) -> Any:
+        """Return what Redis answers to a command, or raise one of `FAILURES`.
 
-    async def call_briefly(self, command: str, *arguments: Any) -> Any:
-        """Do the same, together with others, for a command that is quickly done and says little."""
-        *_, batches = self._clients.get()
-        if batches is None:
-            return await self.call(command, *arguments)
-        return await batches.call(command, *arguments)
+        A `brief` one is quickly done and says little, so that others may wait behind it.
+        """
+        return await self._clients.get().call((command, *arguments), brief=brief)
 
-    async def run(self, script: Script, keys: Sequence[str], *arguments: Any) -> Any:
+    async def run(
+        self, script: Script, keys: Sequence[str], *arguments: Any, brief: bool = False
+    ) -> Any:
         """Return what a script answers, or raise one of `FAILURES`."""
-        call = self.call_briefly if script.brief else self.call
+        brief = brief or script.brief
         try:
-            return await call("EVALSHA", script.sha, len(keys), *keys, *arguments)
+            return await self.call("EVALSHA", script.sha, len(keys), *keys, *arguments, brief=brief)
         except exceptions.NoScriptError:
             # A server that was restarted, or a replica that has taken over, does not know it yet.
-            return await self.call("EVAL", script.text, len(keys), *keys, *arguments)
+            return await self.call("EVAL", script.text, len(keys), *keys, *arguments, brief=brief)
 
     async def _list_user(self, app_name: str, user_id: str, now: float) -> Any:
         user = self._user_key(app_name, user_id)
@@ -430,62 +355,6 @@ def explain(error: Exception) -> str:
     if isinstance(error, exceptions.ConnectionError | OSError):
         return f"it cannot be reached ({text}); check that it runs, and host and port in the session URI"
     return text
-
-
-def _pooled(settings: dict[str, Any]) -> Callable[[], Client]:
-    def connect() -> Client:
-        return redis.Redis.from_pool(redis.ConnectionPool(**settings))
-
-    return connect
-
-
-def _clustered(
-    hosts: list[tuple[str, int]], settings: dict[str, Any], *, tls: bool
-) -> Callable[[], Client]:
-    def connect() -> Client:
-        nodes = [redis.cluster.ClusterNode(host, port) for host, port in hosts]
-        return redis.RedisCluster(startup_nodes=nodes, ssl=tls, **settings)
-
-    return connect
-
-
-def _watched(
-    hosts: list[tuple[str, int]],
-    service: str,
-    sentinels: dict[str, Any],
-    settings: dict[str, Any],
-    *,
-    tls: bool,
-) -> Callable[[], Client]:
-    def connect() -> Client:
-        sentinel = redis.Sentinel(  # type: ignore[no-untyped-call]
-            hosts, sentinel_kwargs=sentinels, ssl=tls, **settings
-        )
-        return cast(Client, sentinel.master_for(service))
-
-    return connect
-
-
-def _hosts(uri: SessionURI, default_port: int) -> list[tuple[str, int]]:
-    hosts = []
-    for text in (uri.hosts or "localhost").split(","):
-        host, _, port = text.rpartition(":") if not text.endswith("]") else (text, "", "")
-        if not host:
-            host, port = text, ""
-        try:
-            hosts.append((host.strip("[]"), int(port or default_port)))
-        except ValueError:
-            raise ConfigurationError(f"Port {port!r} in the session URI is not a number.") from None
-    return hosts
-
-
-def _database(uri: SessionURI) -> int:
-    text = uri.path.strip("/")
-    if text and not text.isdecimal():
-        raise ConfigurationError(
-            f"Database {text!r} in the session URI is not a number: Redis has 0, 1, 2 and so on."
-        )
-    return int(text or 0)
 
 
 def _flat(state: ScopedState) -> Iterator[Any]:

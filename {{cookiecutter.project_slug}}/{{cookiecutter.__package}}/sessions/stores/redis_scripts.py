@@ -123,7 +123,8 @@ if not head then
 end
 local user_state, app_state, pending = shared()
 return {redis.call('HGETALL', session), user_state, app_state, pending, {}}
-"""
+""",
+    brief=True,
 )
 
 APPEND = Script(

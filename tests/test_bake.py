@@ -43,6 +43,7 @@ FILES = """
     my_agent/sessions/cli.py
     my_agent/sessions/codec.py
     my_agent/sessions/config.py
+    my_agent/sessions/decoding.py
     my_agent/sessions/errors.py
     my_agent/sessions/events.py
     my_agent/sessions/per_loop.py
@@ -76,6 +77,7 @@ FILES = """
     tests/test_agent.py
     tests/test_cli.py
     tests/test_contract.py
+    tests/test_decoding.py
     tests/test_entry_points.py
     tests/test_events.py
     tests/test_expiry.py

@@ -16,6 +16,7 @@ from google.adk.sessions.session import Session
 from {{ cookiecutter.__package }}.sessions import create_session_service
 from {{ cookiecutter.__package }}.sessions.errors import StoreUnavailable
 from {{ cookiecutter.__package }}.sessions.service import PersistentSessionService
+from {{ cookiecutter.__package }}.sessions.session import PersistentSession
 
 from .support import APP, SESSION, USER, create, event, exists, get, texts
 
@@ -206,13 +207,18 @@ class TestTwoWriters:
             await service.append_event(old, event("late"))
         assert (await get(service)).events == []
 
+    @pytest.mark.parametrize("kind", [Session, PersistentSession])
     async def test_a_session_of_unknown_age_must_end_with_the_last_event(
-        self, service: PersistentSessionService
+        self, service: PersistentSessionService, kind: type[Session]
     ) -> None:
         session = await create(service)
         await service.append_event(session, event("first"))
-        received = Session.model_validate_json(session.model_dump_json())
-        await service.append_event(session, event("second"))
+        received = kind.model_validate_json(session.model_dump_json())
+        await service.append_event(received, event("second"))
+        assert texts(received) == texts(await get(service)) == ["first", "second"]
+        with pytest.raises(StaleSessionError):
+            await service.append_event(session, event("too late"))
+        received = kind.model_validate_json(session.model_dump_json())
         with pytest.raises(StaleSessionError, match="not read from this service"):
             await service.append_event(received, event("third"))
         assert texts(received) == ["first"]

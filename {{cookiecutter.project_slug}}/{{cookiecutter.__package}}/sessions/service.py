@@ -27,6 +27,7 @@ from google.adk.sessions.session import Session
 from google.adk.sessions.state import State
 
 from .codec import decode_state, encode_event, encode_state
+from .decoding import decode_events
 from .errors import CorruptSession
 from .events import Events
 from .session import PersistentSession
@@ -44,7 +45,7 @@ from .store import (
 )
 from .ttl import parse_ttl
 from .unsure import UnsureAppends
-from .warm import EventLog, WarmLogs, decode_events
+from .warm import EventLog, WarmLogs
 
 logger = logging.getLogger(__name__)
 
@@ -144,7 +145,7 @@ class PersistentSessionService(BaseSessionService):
     ) -> PersistentSession:
         """Decode what is new, join it to what is warm, and give the caller the wanted end of it."""
         key, position = stored.head.key, stored.head.position
-        new, sizes = await decode_events(stored.events)
+        new, sizes = await decode_events(stored.events) if stored.events else ([], [])
         start = position.revision - len(new)
         if log is None and start == 0:
             log = EventLog(position.mark)
@@ -154,8 +155,9 @@ class PersistentSessionService(BaseSessionService):
             for place, event in enumerate(new, 1):
                 known.setdefault(event.id, start + place)
             return _session(stored, Events(new), known)
-        log.extend(start, new, sizes)
-        self._warm.put(key, log)
+        if new or not log.revision:
+            log.extend(start, new, sizes)
+            self._warm.put(key, log)
         first = _first_wanted(log.events, position.revision, limit=limit, since=since)
         wanted = log.events[first:] if first else log.events
         return _session(stored, Events(wanted, position.revision - first), log.revisions)
@@ -195,7 +197,7 @@ class PersistentSessionService(BaseSessionService):
         """
         if event.partial:
             return event
-        if not isinstance(session, PersistentSession):
+        if not (isinstance(session, PersistentSession) and session.placed):
             return await self._append_to_foreign(session, event)
         async with session.lock:
             return await self._append(session, event, target=session)
@@ -382,8 +384,10 @@ def _first_wanted(events: list[Event], end: int, *, limit: int | None, since: fl
 
 def _session(stored: Stored, events: Events, known: dict[str, int]) -> PersistentSession:
     state = decode_state(stored.state.session)
-    state |= decode_state(stored.state.app, prefix=State.APP_PREFIX)
-    state |= decode_state(stored.state.user, prefix=State.USER_PREFIX)
+    if stored.state.app:
+        state |= decode_state(stored.state.app, prefix=State.APP_PREFIX)
+    if stored.state.user:
+        state |= decode_state(stored.state.user, prefix=State.USER_PREFIX)
     session = PersistentSession(
         app_name=stored.head.key.app_name,
         user_id=stored.head.key.user_id,

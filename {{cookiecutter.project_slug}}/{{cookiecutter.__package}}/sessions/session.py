@@ -43,34 +43,45 @@ class PersistentSession(Session):
         return isinstance(other, Session) and self.__dict__ == other.__dict__
 
     @property
+    def placed(self) -> bool:
+        """Whether the object comes from a service; one that comes from JSON has no place in a log."""
+        return "_place" in (self.__pydantic_private__ or ())
+
+    @property
+    def place(self) -> Place:
+        """Where this object stands, found in a tenth of the time that pydantic takes to look it up."""
+        place: Place = (self.__pydantic_private__ or {})["_place"]
+        return place
+
+    @property
     def head(self) -> Head:
         """The session's record as of the last read or append through this object."""
-        return self._place.head
+        return self.place.head
 
     @property
     def position(self) -> Position:
         """Where in its log the session stands."""
-        return self._place.head.position
+        return self.place.head.position
 
     @property
     def revision(self) -> int:
         """How many events the stored session has, however many of them a filter left out here."""
-        return self._place.head.position.revision
+        return self.place.head.position.revision
 
     @property
     def ttl(self) -> int:
         """Seconds that the session lives after its last event; 0 means for ever."""
-        return self._place.head.ttl
+        return self.place.head.ttl
 
     @property
     def expires_at(self) -> float | None:
         """Epoch seconds at which the session expires unless it gets another event; None is never."""
-        return self._place.head.expires_at
+        return self.place.head.expires_at
 
     @property
     def lock(self) -> AppendLock:
         """Held while an event is appended through this object."""
-        return self._place.lock
+        return self.place.lock
 
     def at(self, head: Head, read: dict[str, int]) -> "PersistentSession":
         """Move this object to a place in the log, with the revisions of events known by id."""
@@ -79,11 +90,11 @@ class PersistentSession(Session):
 
     def revision_of(self, event_id: str) -> int | None:
         """Return the first revision of an id that this object was read with, or that it appended."""
-        place = self._place
+        place = self.place
         return place.read.get(event_id) or place.appended.get(event_id)
 
     def appended(self, event_id: str, head: Head) -> None:
         """Note that an event was stored through this object."""
-        place = self._place
+        place = self.place
         place.appended.setdefault(event_id, head.position.revision)
         self._place = Place(head, place.read, place.appended, place.lock)

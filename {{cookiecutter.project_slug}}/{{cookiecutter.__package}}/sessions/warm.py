@@ -5,23 +5,16 @@ created again under its id; the first is read from the store each time, the seco
 Losing a log from here therefore costs time and nothing else.
 """
 
-import asyncio
-import gc
-import time
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from threading import Lock
 
 from google.adk.events.event import Event
 
-from .codec import decode_event
-from .store import SessionKey, StoredEvent
+from .store import SessionKey
 
 EVENT_OVERHEAD = 5_000
 """Bytes that a small decoded event takes in memory, by `tracemalloc`; its payload comes on top."""
-
-_SLICE_SECONDS = 0.002
 
 
 class EventLog:
@@ -101,41 +94,3 @@ class WarmLogs:
     def _drop(self, key: SessionKey) -> None:
         if self._logs.pop(key, None) is not None:
             self.size -= self._sizes.pop(key)
-
-
-async def decode_events(stored: Sequence[StoredEvent]) -> tuple[list[Event], list[int]]:
-    """Decode events, and say how many bytes each took, without keeping other tasks waiting for long.
-
-    Raises:
-        CorruptSession: one of them cannot be read.
-    """
-    events: list[Event] = []
-    sizes: list[int] = []
-    records = iter(stored)
-    while True:
-        with _no_collection():
-            pause = time.perf_counter() + _SLICE_SECONDS
-            for record in records:
-                events.append(decode_event(record.data))
-                sizes.append(len(record.data))
-                if time.perf_counter() > pause:
-                    break
-            else:
-                return events, sizes
-        await asyncio.sleep(0)
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Keep the garbage collector from running in between: an event is a hundred objects, none of them garbage.
-
-    Each few hundred would make it look at the young ones, and, before long, at every object of the process.
-    """
-    if not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()

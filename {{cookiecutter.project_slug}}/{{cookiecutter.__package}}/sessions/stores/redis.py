@@ -60,6 +60,12 @@ def encoded(text: str) -> str:
     return quote(text, safe="")
 
 
+@lru_cache(maxsize=4096)
+def decoded(text: bytes) -> str:
+    """Return the id that was encoded so."""
+    return unquote(text.decode())
+
+
 EXISTS, MISSING, STALE, RELIST = b"exists", b"missing", b"stale", b"relist"
 """What the scripts answer instead of a result."""
 
@@ -207,23 +213,23 @@ class RedisStore:
         with self._translated():
             if user_id is None:
                 members = await self.call("ZRANGE", self._app_key(app_name, "users"), 0, -1)
-                users = [unquote(member.decode()) for member in members]
+                users = [decoded(member) for member in members]
             else:
                 users = [user_id]
             app = await self._app_state(app_name) if self._cluster or len(users) > 1 else None
             found = []
             for start in range(0, len(users), LIST_BATCH):
                 batch = users[start : start + LIST_BATCH]
-                replies = await asyncio.gather(
-                    *(self._list_user(app_name, user, now) for user in batch)
-                )
-                for user, (sessions, user_state, app_state) in zip(batch, replies, strict=True):
+                replies = await asyncio.gather(*(self._list_user(app_name, user) for user in batch))
+                for user, reply in zip(batch, replies, strict=True):
+                    members, sessions, user_state, app_state = reply
                     shared = pairs(app_state) if app is None else app
                     own = pairs(user_state)
-                    for member, fields in sessions:
-                        key = SessionKey(app_name, user, unquote(member.decode()))
-                        found.append(record(key, fields, shared, own, ()))
-            return found
+                    for member, fields in zip(members, sessions, strict=True):
+                        if fields:  # a session is listed for a while after it is gone
+                            key = SessionKey(app_name, user, decoded(member))
+                            found.append(record(key, fields, shared, own, ()))
+            return [stored for stored in found if not stored.head.expired(now)]
 
     async def delete(self, key: SessionKey) -> None:
         with self._translated():
@@ -239,7 +245,7 @@ class RedisStore:
     async def ping(self) -> None:
         with self._translated():
             # A script that writes nothing, because a user of an ACL may PING but not run scripts.
-            await self.run(LIST, [f"{self.prefix}:{{}}:ping", f"{self.prefix}:{{}}:ping"], "0", "")
+            await self.run(LIST, [f"{self.prefix}:{{}}:ping", f"{self.prefix}:{{}}:ping"], "")
 
     async def close(self) -> None:
         await self._clients.close()
@@ -286,12 +292,12 @@ class RedisStore:
             # A server that was restarted, or a replica that has taken over, does not know it yet.
             return await self.call("EVAL", script.text, len(keys), *keys, *arguments, brief=brief)
 
-    async def _list_user(self, app_name: str, user_id: str, now: float) -> Any:
+    async def _list_user(self, app_name: str, user_id: str) -> Any:
         user = self._user_key(app_name, user_id)
         keys = [f"{user}:sessions", f"{user}:state"]
         if not self._cluster:
             keys.append(self._app_key(app_name, "state"))
-        return await self.run(LIST, keys, repr(now), f"{user}:s:")
+        return await self.run(LIST, keys, f"{user}:s:")
 
     async def _stored(self, key: SessionKey, reply: Any) -> Stored:
         fields, user, app, pending, log = reply
@@ -409,7 +415,12 @@ def record(
     log: Sequence[bytes],
 ) -> Stored:
     """Return a session from the fields of its hash and from the end of its log."""
-    fields = dict(zip(flat[::2], flat[1::2], strict=True))
+    fields, own = {}, {}
+    for name, value in zip(flat[::2], flat[1::2], strict=True):
+        if name.startswith(STATE):
+            own[name[len(STATE) :].decode()] = value
+        else:
+            fields[name] = value
     revision, expiry = int(fields[b"revision"]), fields[b"expires"]
     head = Head(
         key,
@@ -418,9 +429,4 @@ def record(
         int(fields[b"ttl"]),
         float(expiry) if expiry else None,
     )
-    own = {
-        name[len(STATE) :].decode(): value
-        for name, value in fields.items()
-        if name.startswith(STATE)
-    }
     return Stored(head, ScopedState(app, user, own), Log(log, revision - len(log)))

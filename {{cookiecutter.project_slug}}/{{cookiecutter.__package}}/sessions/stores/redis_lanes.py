@@ -11,6 +11,7 @@ from collections import deque
 from contextvars import Context
 from typing import Any
 
+from hiredis import pack_command
 from redis import exceptions
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.asyncio.retry import Retry
@@ -58,8 +59,7 @@ class Lane:
         if self._watching is None:
             self._watching = loop.call_later(self._timeout, self._watch)
         try:
-            packed = self._connection.pack_command(*command)
-            await self._connection.send_packed_command(packed, check_health=False)
+            await self._connection.send_packed_command(pack_command(command), check_health=False)
         except BaseException:
             reply.cancel()  # nobody waits for it any more
             raise

@@ -208,19 +208,13 @@ return {redis.call('HGETALL', session), user_state, app_state, pending, log}
 LIST = Script(
     """
 -- KEYS: sessions, state of the user and, where the server is not a cluster, of the app
--- ARGV: now, what the keys of the sessions begin with
+-- ARGV: what the keys of the sessions begin with
+local members = redis.call('ZRANGE', KEYS[1], 0, -1)
 local found = {}
-for _, member in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
-  local fields = redis.call('HGETALL', ARGV[2] .. member)
-  local expires = nil
-  for i = 1, #fields, 2 do
-    if fields[i] == 'expires' then expires = fields[i + 1] end
-  end
-  if expires and (expires == '' or tonumber(expires) > tonumber(ARGV[1])) then
-    found[#found + 1] = {member, fields}
-  end
+for i, member in ipairs(members) do
+  found[i] = redis.call('HGETALL', ARGV[1] .. member)
 end
-return {found, redis.call('HGETALL', KEYS[2]), KEYS[3] and redis.call('HGETALL', KEYS[3]) or {}}
+return {members, found, redis.call('HGETALL', KEYS[2]), KEYS[3] and redis.call('HGETALL', KEYS[3]) or {}}
 """
 )
 

@@ -1,0 +1,97 @@
+"""Decoding in slices, which leaves the event loop to others and the garbage collector at rest."""
+
+import asyncio
+import gc
+import weakref
+from collections.abc import Iterator
+
+import pytest
+
+from {{ cookiecutter.__package }}.sessions import decoding
+from {{ cookiecutter.__package }}.sessions.codec import encode_event
+from {{ cookiecutter.__package }}.sessions.decoding import decode_events
+from {{ cookiecutter.__package }}.sessions.errors import CorruptSession
+from {{ cookiecutter.__package }}.sessions.store import StoredEvent
+
+from .support import event
+
+SOME = [StoredEvent(n, 1.0, encode_event(event(str(n)), {})) for n in range(1, 501)]
+
+
+@pytest.fixture(autouse=True)
+def short_slices(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Slices of a few events, on any machine; and a collector that knows nothing yet."""
+    monkeypatch.setattr(decoding, "SLICE_SECONDS", 0.0)
+    monkeypatch.setattr(decoding, "_collector", decoding._Collector())
+    yield
+    assert gc.isenabled()
+    gc.unfreeze()
+
+
+class Garbage:
+    """Something that only the garbage collector can remove."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+async def test_others_have_their_turn_between_slices() -> None:
+    turns = 0
+
+    async def tick() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    ticking = asyncio.ensure_future(tick())
+    events, sizes = await decode_events(SOME)
+    ticking.cancel()
+    assert turns > 400
+    assert [len(record.data) for record in SOME] == sizes
+    assert [encode_event(each, {}) for each in events] == [record.data for record in SOME]
+
+
+async def test_the_collector_is_left_as_it_was() -> None:
+    with pytest.raises(CorruptSession):
+        await decode_events([*SOME, StoredEvent(501, 1.0, b"{")])
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        await decode_events(SOME)
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+
+async def test_no_event_is_looked_at_by_the_collector() -> None:
+    seen: list[int] = []
+
+    def look(phase: str, info: dict[str, int]) -> None:
+        seen.append(info["generation"])
+
+    gc.callbacks.append(look)
+    try:
+        events, _ = await decode_events(SOME)
+    finally:
+        gc.callbacks.remove(look)
+    assert len(events) == 500
+    assert seen == []
+
+
+async def test_garbage_of_others_is_removed_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "SLICES_UNSEEN", 100)
+    left = weakref.ref(Garbage())
+    kept = []
+    for _ in range(200):
+        kept.append(await decode_events(SOME))
+        if left() is None:
+            break
+    assert left() is None
+
+
+async def test_what_an_application_has_frozen_stays_so() -> None:
+    gc.freeze()
+    frozen = gc.get_freeze_count()
+    await decode_events(SOME)
+    assert gc.get_freeze_count() >= frozen - 1_000  # less what was removed since

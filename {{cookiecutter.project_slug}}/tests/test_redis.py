@@ -2,7 +2,8 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -60,6 +61,15 @@ async def refusal(uri: str) -> str:
     assert sentence.startswith("Redis at ")
     assert sentence.count("\n") == 0
     return sentence
+
+
+async def until(happened: Callable[[], bool]) -> None:
+    """Return when it has."""
+    for _ in range(600):
+        if happened():
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError("It does not happen.")
 
 
 class TestKeys:
@@ -272,6 +282,37 @@ class TestSentinel:
                 await service.append_event(session, event("found"))
                 assert texts(await get(service)) == ["found"]
         assert own_server.exists("sessions:{app/user}:s:session")
+
+    async def test_when_the_master_is_gone_another_takes_over(self, tmp_path: Path) -> None:
+        places = [tmp_path / name for name in ("master", "replica", "sentinel")]
+        for place in places:
+            place.mkdir()
+        with ExitStack() as running, ExitStack() as doomed:
+            master = doomed.enter_context(server.serve(places[0], SCHEME))
+            follow = {"replicaof": f"127.0.0.1 {urlsplit(master).port}"}
+            replica = running.enter_context(server.serve(places[1], SCHEME, **follow))
+            uri = running.enter_context(server.serve_sentinel(places[2], SCHEME, master, "agents"))
+            async with create_session_service(uri, socket_timeout=1) as service:
+                session = await create(service)
+                await service.append_event(session, event("before"))
+                with redis.Redis(port=urlsplit(master).port or 0) as client:
+                    await until(lambda: client.wait(1, 1_000) == 1)
+                with redis.Redis(port=urlsplit(uri).port or 0) as sentinel:
+
+                    def has_taken_over() -> bool:
+                        known = sentinel.sentinel_master("agents")
+                        return known["port"] == urlsplit(replica).port and not known["is_sdown"]
+
+                    await until(lambda: len(sentinel.sentinel_slaves("agents")) == 1)
+                    doomed.close()
+                    await until(has_taken_over)
+                said = event("after")
+                for _ in range(100):  # the sentinel may look twice
+                    with suppress(StoreUnavailable):
+                        await service.append_event(session, said)
+                        break
+                    await asyncio.sleep(0.1)
+                assert texts(await get(service)) == ["before", "after"]
 
     async def test_a_service_that_no_sentinel_knows(self, own_uri: str, tmp_path: Path) -> None:
         with server.serve_sentinel(tmp_path, SCHEME, own_uri, "agents") as uri:

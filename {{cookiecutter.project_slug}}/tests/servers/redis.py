@@ -68,6 +68,8 @@ def serve_sentinel(directory: Path, scheme: str, master: str, service: str) -> I
     settings.write_text(
         f"port {port}\nbind 127.0.0.1\nlogfile {directory / 'sentinel.log'}\n"
         f"sentinel monitor {service} {address} 1\n"
+        f"sentinel down-after-milliseconds {service} 1000\n"
+        f"sentinel failover-timeout {service} 5000\n"
     )
     server = subprocess.Popen([_binary(), str(settings), "--sentinel"])
     try:

@@ -29,6 +29,7 @@ class Lane:
         self._reading: asyncio.Task[None] | None = None
         self._watching: asyncio.TimerHandle | None = None
         self._heard_at = 0.0
+        self._ended = False
         self.long = 0
         """Calls under way here whose replies may be large, so that no other should wait behind them."""
 
@@ -66,20 +67,31 @@ class Lane:
         return await reply
 
     async def open(self) -> None:
-        """Connect, unless somebody else has done so meanwhile."""
+        """Connect, unless somebody else has done so meanwhile.
+
+        Raises:
+            RedisError: the lane was closed for good.
+        """
         async with self._opening:
+            if self._ended:
+                raise exceptions.RedisError("the service was closed meanwhile")
             if self.ready:
                 return
             if self._connection.is_connected:
                 await self._wake()
             if not self._connection.is_connected:
-                await self.close()
+                await self._disconnect()
                 await self._connection.connect()  # type: ignore[no-untyped-call]
                 self._reading = asyncio.create_task(self._read(), context=Context())
                 self._heard_at = asyncio.get_running_loop().time()
 
     async def close(self) -> None:
-        """Disconnect. Who waits for a reply is told."""
+        """Disconnect for good. Who waits for a reply is told."""
+        self._ended = True
+        async with self._opening:
+            await self._disconnect()
+
+    async def _disconnect(self) -> None:
         if self._watching is not None:
             self._watching.cancel()
             self._watching = None
@@ -94,7 +106,7 @@ class Lane:
             async with asyncio.timeout(self._timeout / 4):
                 await self.call(("PING",))
         except (exceptions.RedisError, OSError):
-            await self.close()
+            await self._disconnect()
 
     async def _read(self) -> None:
         """Hand out replies until the connection is lost."""

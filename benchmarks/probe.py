@@ -36,7 +36,7 @@ LENGTHS = {
     "full": (10, 100, 1_000, 10_000),
     "long": (10, 100, 1_000, 10_000),
 }
-OTHERS = {"quick": (50, 2_000), "full": (50, 2_000), "long": (50, 2_000, 200_000)}
+OTHERS = {"quick": (50, 2_000), "full": (50, 2_000, 200_000), "long": (50, 2_000, 200_000)}
 EFFORT = {"quick": (60, 1.5), "full": (120, 1.0), "long": (400, 10.0)}
 """Rounds, and after how many seconds a cell sits out the rest of them."""
 LISTED, RECENT, RECENT_OF = 50, 20, 5_000
@@ -307,7 +307,7 @@ class Probe:
                     tell(f"populating {rival.who}", number, last)
                 await rival.service.create_session(app_name=APP, user_id=f"other {number // 10}")
 
-        await asyncio.gather(*(create() for _ in range(8)))
+        await asyncio.gather(*(create() for _ in range(WRITERS)))
 
     async def writers(self) -> None:
         """Let 32 tasks append at once, each to its own session, each contestant in turn.

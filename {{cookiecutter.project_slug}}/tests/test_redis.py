@@ -1,7 +1,10 @@
 """What is particular to Redis: its keys and what is left of them, its errors, its round trips."""
 
 import asyncio
+import os
+import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -19,6 +22,7 @@ from {{ cookiecutter.__package }}.sessions.errors import (
     StoreUnavailable,
 )
 from {{ cookiecutter.__package }}.sessions.service import PersistentSessionService
+from {{ cookiecutter.__package }}.sessions.stores.redis import RedisStore
 
 from . import proxy
 from .proxy import Proxy, Weather
@@ -269,6 +273,44 @@ class TestConnections:
         between.delay = 0.0
         await until(lambda: len(own_server.client_list(_type="normal")) == 1)  # which is ours
         assert await exists(service)
+
+    @pytest.mark.parametrize("steps", range(0, 60, 2))
+    async def test_no_reply_meets_another_call_whenever_a_service_is_closed(
+        self, own_uri: str, steps: int
+    ) -> None:
+        async with create_session_service(own_uri) as service:
+            store = service.store
+            assert isinstance(store, RedisStore)
+            for _ in range(2):
+                said = [f"{number}".encode() for number in range(6)]
+                calls = [asyncio.ensure_future(store.call("ECHO", word)) for word in said]
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                await service.close()
+                replies = await asyncio.gather(*calls, return_exceptions=True)
+                for word, reply in zip(said, replies, strict=True):
+                    assert reply == word or "closed" in str(reply)
+            assert await store.call("ECHO", b"in the end") == b"in the end"
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="Windows stops no process")
+    async def test_a_server_that_does_not_even_read_is_given_up(
+        self, own_uri: str, own_server: "redis.Redis"
+    ) -> None:
+        process = own_server.info("server")["process_id"]
+        async with create_session_service(own_uri, socket_timeout=1) as service:
+            session, other = await create(service), await create(service, "other")
+            os.kill(process, signal.SIGSTOP)
+            try:
+                results = await asyncio.gather(
+                    service.append_event(session, event("x" * 20_000_000)),
+                    service.append_event(other, event("small")),
+                    return_exceptions=True,
+                )
+            finally:
+                os.kill(process, signal.SIGCONT)
+            assert [type(result) for result in results] == [StoreUnavailable] * 2
+            assert await exists(service)
+            await until(lambda: len(own_server.client_list(_type="normal")) == 2)  # theirs and ours
 
     async def test_one_that_nobody_used_for_long_is_tried_first(
         self, own_uri: str, own_server: "redis.Redis"

@@ -31,6 +31,8 @@ async def decode_events(stored: Sequence[StoredEvent]) -> tuple[list[Event], lis
     sizes: list[int] = []
     while True:
         collects = gc.isenabled()
+        if collects and events:
+            _collector.remove_young()
         gc.disable()
         try:
             done = _decode_some(stored, events, sizes)
@@ -63,13 +65,18 @@ class _Collector:
         self._collections = -1
         self._left = 0
 
+    def remove_young(self) -> None:
+        """Remove what has become garbage since the last slice, before it is taken for old."""
+        if self._left:
+            gc.collect(0)
+
     def pass_over(self) -> None:
         """Put all young objects with the old ones, as if they had been looked at.
 
         `gc.freeze` sets all objects aside and `gc.unfreeze` puts them with the oldest, without looking at one:
-        https://docs.python.org/3/library/gc.html#gc.freeze. Garbage of others is among them, and the
-        collector begins to count anew. Therefore that ends after a while until it has looked at everything,
-        and is not done at all where an application has frozen what it does not want to be looked at.
+        https://docs.python.org/3/library/gc.html#gc.freeze. Some garbage of others may be among them, and
+        the collector begins to count anew. Therefore that ends after a while until it has looked at
+        everything, and is not done at all where an application has frozen what it wants left alone.
         """
         collections = gc.get_stats()[2]["collections"]
         if collections != self._collections:

@@ -403,8 +403,11 @@ def pairs(flat: Sequence[bytes]) -> dict[str, bytes]:
     return {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
 
 
-def _decoded(pairs: Mapping[bytes, bytes]) -> dict[str, bytes]:
-    return {name.decode(): value for name, value in pairs.items()}
+def _decoded(reply: Sequence[bytes] | Mapping[bytes, bytes]) -> dict[str, bytes]:
+    """Return what HGETALL says, which a cluster's client has made a dictionary of."""
+    if isinstance(reply, Mapping):
+        return {name.decode(): value for name, value in reply.items()}
+    return pairs(reply)
 
 
 def record(

@@ -24,7 +24,6 @@ DRIVER_OPTIONS: dict[str, tuple[Callable[[str], Any], Any]] = {
     "socket_connect_timeout": (positive, 5.0),
     "socket_keepalive": (boolean, True),
     "client_name": (str, None),
-    "protocol": (int, None),
 }
 TLS_OPTIONS: dict[str, tuple[Callable[[str], Any], Any]] = {
     "ssl_ca_certs": (str, None),
@@ -87,7 +86,8 @@ def connector(uri: SessionURI, *, cluster: bool) -> Callable[[], Client]:
     most = take("max_connections", int, 64)
     idle = take("health_check_interval", positive, 30.0)
     settings: dict[str, Any] = {"username": uri.username, "password": uri.password}
-    settings["socket_timeout"] = None  # ours is around the whole call
+    # Ours is around the whole call; and with RESP3 a server may change redis-py's in mid-flight.
+    settings |= {"socket_timeout": None, "protocol": 2}
     tls = TLS_OPTIONS if uri.variant == "s" else {}
     for name, (convert, default) in (DRIVER_OPTIONS | tls).items():
         settings[name] = take(name, convert, default)

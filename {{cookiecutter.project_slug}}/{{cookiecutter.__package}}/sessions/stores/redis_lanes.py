@@ -3,7 +3,7 @@
 A call is written at once, behind those that still wait for their replies on the same connection, and Redis
 answers in that order (https://redis.io/docs/latest/develop/using-commands/pipelining/). Many at once cost
 little more than one, and one costs a third of what it does to borrow a connection for it and to return it.
-Who gives a call up leaves its reply to be thrown away, and the connection to the others.
+Who gives a call up that is written leaves its reply to be thrown away, and the connection to the others.
 """
 
 import asyncio
@@ -16,6 +16,11 @@ from redis import exceptions
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.asyncio.retry import Retry
 
+Waiting = deque[tuple[asyncio.Future[Any], float]]
+"""Calls whose replies are to come, in this order, each with the time of the loop at which it began."""
+
+CLOSED = "the service was closed meanwhile"
+
 
 class Lane:
     """One connection and the calls that wait for their replies on it, the oldest first."""
@@ -24,7 +29,7 @@ class Lane:
         self._connection = connection
         self._timeout = timeout
         self._idle = idle
-        self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
+        self._waiting: Waiting = deque()
         self._opening = asyncio.Lock()
         self._reading: asyncio.Task[None] | None = None
         self._watching: asyncio.TimerHandle | None = None
@@ -41,11 +46,16 @@ class Lane:
     @property
     def ready(self) -> bool:
         """Whether a call can be written at once: the connection is open, and was of use a while ago."""
-        if not self._connection.is_connected or self._reading is None or self._reading.done():
+        if not self._connected:
             return False
         return (
             bool(self._waiting) or asyncio.get_running_loop().time() < self._heard_at + self._idle
         )
+
+    @property
+    def _connected(self) -> bool:
+        reads = self._reading is not None and not self._reading.done()
+        return reads and self._connection.is_connected
 
     async def call(self, command: tuple[Any, ...]) -> Any:
         """Return the reply, or raise the error that it is; the lane must be ready.
@@ -60,9 +70,13 @@ class Lane:
         if self._watching is None:
             self._watching = loop.call_later(self._timeout, self._watch)
         try:
-            await self._connection.send_packed_command(pack_command(command), check_health=False)
+            async with asyncio.timeout(self._timeout):  # of a server that does not read
+                await self._connection.send_packed_command(
+                    pack_command(command), check_health=False
+                )
         except BaseException:
-            reply.cancel()  # nobody waits for it any more
+            if not reply.cancel():  # nobody waits for it any more
+                reply.exception()
             raise
         return await reply
 
@@ -74,16 +88,20 @@ class Lane:
         """
         async with self._opening:
             if self._ended:
-                raise exceptions.RedisError("the service was closed meanwhile")
+                raise exceptions.RedisError(CLOSED)
             if self.ready:
                 return
-            if self._connection.is_connected:
+            if self._connected:
                 await self._wake()
-            if not self._connection.is_connected:
+            if not self._connected:
                 await self._disconnect()
                 await self._connection.connect()  # type: ignore[no-untyped-call]
-                self._reading = asyncio.create_task(self._read(), context=Context())
                 self._heard_at = asyncio.get_running_loop().time()
+                # Its own queue, because a reply of this connection must never meet a call of another.
+                waiting = self._waiting = deque()
+                self._reading = asyncio.create_task(self._read(waiting), context=Context())
+                # A callback, because a task that is cancelled before it begins executes nothing.
+                self._reading.add_done_callback(lambda task: self._tell(waiting, task))
 
     async def close(self) -> None:
         """Disconnect for good. Who waits for a reply is told."""
@@ -108,36 +126,37 @@ class Lane:
         except (exceptions.RedisError, OSError):
             await self._disconnect()
 
-    async def _read(self) -> None:
-        """Hand out replies until the connection is lost."""
-        error: Exception = exceptions.ConnectionError("Connection closed")
-        try:
-            while True:
-                try:
-                    answer = await self._connection.read_response()
-                except exceptions.ResponseError as refusal:
-                    answer = refusal
-                self._heard_at = asyncio.get_running_loop().time()
-                if not self._waiting:
-                    continue  # what nobody has asked for
-                reply, _ = self._waiting.popleft()
-                if reply.done():
-                    continue  # whoever asked has given up
-                if isinstance(answer, Exception):
-                    reply.set_exception(answer)
-                else:
-                    reply.set_result(answer)
-        except asyncio.CancelledError:
-            pass
-        except (exceptions.RedisError, OSError) as lost:
-            error = lost
-        finally:
-            now = asyncio.get_running_loop().time()
-            for reply, since in self._waiting:
-                if not reply.done():
-                    late = now >= since + self._timeout
-                    reply.set_exception(TimeoutError("no reply in time") if late else error)
-            self._waiting.clear()
+    async def _read(self, waiting: Waiting) -> None:
+        """Hand out replies until the connection is lost, which raises an error."""
+        loop = asyncio.get_running_loop()
+        while True:
+            answer: Any
+            try:
+                answer = await self._connection.read_response()
+            except exceptions.ResponseError as refusal:
+                answer = refusal
+            self._heard_at = loop.time()
+            if not waiting:
+                raise exceptions.ConnectionError("a reply that nobody has asked for")
+            reply, _ = waiting.popleft()
+            if reply.done():
+                continue  # whoever asked has given up
+            if isinstance(answer, Exception):
+                reply.set_exception(answer)
+            else:
+                reply.set_result(answer)
+
+    def _tell(self, waiting: Waiting, reading: asyncio.Task[None]) -> None:
+        """Tell those who wait that their connection is gone."""
+        lost = None if reading.cancelled() else reading.exception()
+        for reply, since in waiting:
+            if reply.done():
+                continue
+            if reply.get_loop().time() >= since + self._timeout:
+                reply.set_exception(TimeoutError("no reply in time"))
+            else:
+                reply.set_exception(lost or exceptions.ConnectionError("Connection closed"))
+        waiting.clear()
 
     def _watch(self) -> None:
         """Close the connection if the oldest call has waited for too long, or look again when it will have."""
@@ -178,6 +197,7 @@ class Lanes:
         self._idle = idle
         self._retry = retry
         self._lanes: list[Lane] = []
+        self._ended = False
 
     async def call(self, command: tuple[Any, ...], *, brief: bool) -> Any:
         """Return the reply to a command, or raise the error that it is.
@@ -189,6 +209,8 @@ class Lanes:
             command: its name and arguments.
             brief: whether it is quickly done and its reply is small.
         """
+        if self._ended:
+            raise exceptions.RedisError(CLOSED)
         lane = self._choose(brief)
         lane.long += not brief
         try:
@@ -206,6 +228,7 @@ class Lanes:
 
     async def aclose(self) -> None:
         """Close all connections."""
+        self._ended = True
         lanes, self._lanes = self._lanes, []
         for lane in lanes:
             await lane.close()

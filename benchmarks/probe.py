@@ -358,7 +358,7 @@ class Probe:
         log = warm.EventLog("mark")
         gc.collect()
         tracemalloc.start()
-        log.extend(0, *(await decoding.decode_events(stored)))
+        log.extend(0, await decoding.decode_events(stored))
         gc.collect()
         held = tracemalloc.get_traced_memory()[0]
         tracemalloc.stop()
@@ -468,6 +468,7 @@ async def blocked(call: Any, times: int) -> dict[str, float]:
     ticker = asyncio.create_task(tick())
     worst = []
     for _ in range(times):
+        await asyncio.sleep(0)
         gaps.clear()
         found = await call()
         await asyncio.sleep(0)

@@ -46,11 +46,12 @@ async def test_others_have_their_turn_between_slices() -> None:
             await asyncio.sleep(0)
 
     ticking = asyncio.ensure_future(tick())
-    events, sizes = await decode_events(SOME)
+    decoded = await decode_events(SOME)
     ticking.cancel()
     assert turns > 400
-    assert [len(record.data) for record in SOME] == sizes
-    assert [encode_event(each, {}) for each in events] == [record.data for record in SOME]
+    assert [len(record.data) for record in SOME] == decoded.sizes
+    assert [encode_event(each, {}) for each in decoded.events] == [each.data for each in SOME]
+    assert [decoded.places[each.id] for each in decoded.events] == list(range(1, 501))
 
 
 async def test_the_collector_is_left_as_it_was() -> None:
@@ -75,10 +76,10 @@ async def test_no_event_is_looked_at_by_the_collector() -> None:
 
     gc.callbacks.append(look)
     try:
-        events, _ = await decode_events(SOME)
+        decoded = await decode_events(SOME)
     finally:
         gc.callbacks.remove(look)
-    assert len(events) == 500
+    assert len(decoded.events) == 500
     assert set(seen) == {(0, 0)}
 
 

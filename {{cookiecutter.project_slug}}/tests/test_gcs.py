@@ -647,6 +647,13 @@ class TestRefusals:
     async def test_a_bucket_that_is_not_there(self, emulator: str) -> None:
         uri = emulator.replace(f"/{server.BUCKET}", "/missing")
         assert "there is no such bucket" in await refusal(uri)
+        async with create_session_service(emulator) as there:
+            session = await create(there)
+            async with create_session_service(uri) as elsewhere:
+                with pytest.raises(errors.StoreUnavailable, match="there is no such bucket"):
+                    await elsewhere.append_event(session, event("nowhere"))
+            assert session.events == []
+            await there.delete_session(app_name=APP, user_id=USER, session_id=session.id)
 
     async def test_nobody_is_there(self) -> None:
         assert "cannot be reached" in await refusal(f"{SCHEME}+http://127.0.0.1:1/b?timeout=0.2")

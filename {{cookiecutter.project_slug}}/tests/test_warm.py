@@ -8,6 +8,7 @@ from google.adk.events.event import Event
 
 from {{ cookiecutter.__package }}.sessions import warm
 from {{ cookiecutter.__package }}.sessions.codec import encode_event
+from {{ cookiecutter.__package }}.sessions.decoding import Decoded
 from {{ cookiecutter.__package }}.sessions.events import Events
 from {{ cookiecutter.__package }}.sessions.store import SessionKey
 from {{ cookiecutter.__package }}.sessions.warm import EventLog, WarmLogs
@@ -18,9 +19,16 @@ from .support import event
 def log_of(length: int) -> EventLog:
     """Return a log of some small events."""
     log = EventLog("mark")
-    events = [event(str(number)) for number in range(length)]
-    log.extend(0, events, [len(encode_event(item, {})) for item in events])
+    log.extend(0, decoded(*(event(str(number)) for number in range(length))))
     return log
+
+
+def decoded(*events: Event) -> Decoded:
+    """Return events as they come from a store."""
+    part = Decoded()
+    for each in events:
+        part.add(each, len(encode_event(each, {})))
+    return part
 
 
 def key(name: str) -> SessionKey:
@@ -58,12 +66,21 @@ class TestWarmLogs:
     def test_a_log_takes_only_what_continues_it(self) -> None:
         log = log_of(3)
         known, size = log.events[1:], log.size
-        log.extend(1, [*known, new := event("new")], [10, 20, 30])
+        part = decoded(*known, new := event("new"))
+        log.extend(1, part)
         assert log.events[1:] == [*known, new]
-        assert log.revisions[new.id] == 4
-        assert log.size == size + warm.EVENT_OVERHEAD + 2 * 30
-        log.extend(8, [event("gap")], [10])
+        assert log.revisions == {each.id: at for at, each in enumerate(log.events, 1)}
+        assert log.size == size + warm.EVENT_OVERHEAD + 2 * part.sizes[-1]
+        log.extend(8, decoded(event("gap")))
         assert log.revision == 4
+
+    def test_of_events_that_share_an_id_the_first_is_known(self) -> None:
+        twins = [event("one"), event("other")]
+        twins[1].id = twins[0].id
+        log = EventLog("mark")
+        log.extend(0, decoded(*twins))
+        log.extend(2, decoded(*twins))
+        assert log.revisions == {twins[0].id: 1}
 
 
 @pytest.fixture

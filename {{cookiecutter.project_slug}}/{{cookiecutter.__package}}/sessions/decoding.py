@@ -9,6 +9,7 @@ import asyncio
 import gc
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from google.adk.events.event import Event
 
@@ -21,41 +22,56 @@ SLICES_UNSEEN = 1_000
 """Slices whose objects the collector need not have seen before it looks at everything once."""
 
 
-async def decode_events(stored: Sequence[StoredEvent]) -> tuple[list[Event], list[int]]:
-    """Return the events decoded, and how many bytes each was.
+@dataclass(slots=True)
+class Decoded:
+    """A part of a session's log."""
+
+    events: list[Event] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    """How many bytes each was."""
+    places: dict[str, int] = field(default_factory=dict)
+    """Where each id comes first, from 1: distinct events may share one."""
+
+    def add(self, event: Event, size: int) -> None:
+        """Put an event behind the others."""
+        self.events.append(event)
+        self.sizes.append(size)
+        self.places.setdefault(event.id, len(self.events))
+
+
+async def decode_events(stored: Sequence[StoredEvent]) -> Decoded:
+    """Return the events decoded.
 
     Raises:
         CorruptSession: one of them cannot be read.
     """
-    events: list[Event] = []
-    sizes: list[int] = []
+    decoded = Decoded()
     while True:
         collects = gc.isenabled()
-        if collects and events:
+        if collects and decoded.events:
             _collector.remove_young()
         gc.disable()
         try:
-            done = _decode_some(stored, events, sizes)
+            done = _decode_some(stored, decoded)
             if not done and collects:
                 _collector.pass_over()
         finally:
             if collects:
                 gc.enable()
         if done:
-            return events, sizes
+            return decoded
         await asyncio.sleep(0)
 
 
-def _decode_some(stored: Sequence[StoredEvent], events: list[Event], sizes: list[int]) -> bool:
+def _decode_some(stored: Sequence[StoredEvent], decoded: Decoded) -> bool:
     """Decode what comes next, for as long as a slice takes; tell whether that was all."""
     pause = time.perf_counter() + SLICE_SECONDS
-    for place in range(len(events), len(stored)):
+    for place in range(len(decoded.events), len(stored)):
         data = stored[place].data
-        events.append(decode_event(data))
-        sizes.append(len(data))
+        decoded.add(decode_event(data), len(data))
         if time.perf_counter() > pause:
             break
-    return len(events) == len(stored)
+    return len(decoded.events) == len(stored)
 
 
 class _Collector:

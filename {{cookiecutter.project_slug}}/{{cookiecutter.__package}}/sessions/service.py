@@ -27,7 +27,7 @@ from google.adk.sessions.session import Session
 from google.adk.sessions.state import State
 
 from .codec import decode_state, encode_event, encode_state
-from .decoding import decode_events
+from .decoding import Decoded, decode_events
 from .errors import CorruptSession
 from .events import Events
 from .session import PersistentSession
@@ -145,18 +145,16 @@ class PersistentSessionService(BaseSessionService):
     ) -> PersistentSession:
         """Decode what is new, join it to what is warm, and give the caller the wanted end of it."""
         key, position = stored.head.key, stored.head.position
-        new, sizes = await decode_events(stored.events) if stored.events else ([], [])
-        start = position.revision - len(new)
+        new = await decode_events(stored.events) if stored.events else Decoded()
+        start = position.revision - len(new.events)
         if log is None and start == 0:
             log = EventLog(position.mark)
         if log is None or start > log.revision:
             # The filters left a gap to what is warm, so the end that they let through is all.
-            known: dict[str, int] = {}
-            for place, event in enumerate(new, 1):
-                known.setdefault(event.id, start + place)
-            return _session(stored, Events(new), known)
-        if new or not log.revision:
-            log.extend(start, new, sizes)
+            known = {event_id: start + place for event_id, place in new.places.items()}
+            return _session(stored, Events(new.events), known)
+        if new.events or not log.revision:
+            log.extend(start, new)
             self._warm.put(key, log)
         first = _first_wanted(log.events, position.revision, limit=limit, since=since)
         wanted = log.events[first:] if first else log.events

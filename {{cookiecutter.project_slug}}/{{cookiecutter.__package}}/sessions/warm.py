@@ -6,11 +6,11 @@ Losing a log from here therefore costs time and nothing else.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
 from threading import Lock
 
 from google.adk.events.event import Event
 
+from .decoding import Decoded
 from .store import SessionKey
 
 EVENT_OVERHEAD = 5_000
@@ -34,8 +34,8 @@ class EventLog:
         """How many events are here."""
         return len(self.events)
 
-    def extend(self, start: int, events: Sequence[Event], sizes: Sequence[int]) -> None:
-        """Add what continues the log of what was read behind a revision, with the bytes of each event.
+    def extend(self, start: int, new: Decoded) -> None:
+        """Add what continues the log of what was read behind a revision.
 
         Another reader may have added some of it in the meantime.
         """
@@ -43,10 +43,14 @@ class EventLog:
             known = self.revision - start
             if known < 0:
                 return  # a gap
-            for revision, event in enumerate(events[known:], self.revision + 1):
-                self.revisions.setdefault(event.id, revision)
-            self.size += sum(EVENT_OVERHEAD + 2 * size for size in sizes[known:])
-            self.events += events[known:]
+            events, sizes = new.events[known:], new.sizes[known:]
+            if self.revision:
+                for revision, event in enumerate(events, self.revision + 1):
+                    self.revisions.setdefault(event.id, revision)
+            else:
+                self.revisions = new.places
+            self.size += EVENT_OVERHEAD * len(events) + 2 * sum(sizes)
+            self.events += events
 
 
 class WarmLogs:

@@ -250,8 +250,12 @@ class GCSStore:
 
     def _expected(self, key: SessionKey, expected: Position, now: float) -> View:
         """Return the session if it is live and where the writer expects it."""
-        view = self._log.look(self._names.session(key), after=expected.revision)
-        if view is None or view.head.expired(now):
+        folder = self._names.session(key)
+        view = self._log.look(folder, after=expected.revision)
+        if view is None:
+            self._bucket.find(folder, limit=1)  # which says so if it is the bucket that is missing
+            raise NotFound
+        if view.head.expired(now):
             raise NotFound
         if view.head.position != expected:
             raise Stale

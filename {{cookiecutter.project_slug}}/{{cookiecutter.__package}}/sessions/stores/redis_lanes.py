@@ -8,6 +8,7 @@ Who gives a call up that is written leaves its reply to be thrown away, and the 
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 from contextvars import Context
 from typing import Any
 
@@ -197,6 +198,8 @@ class Lanes:
         self._idle = idle
         self._retry = retry
         self._lanes: list[Lane] = []
+        self._under_way = 0
+        self._quiet = asyncio.Event()
         self._ended = False
 
     async def call(self, command: tuple[Any, ...], *, brief: bool) -> Any:
@@ -213,6 +216,7 @@ class Lanes:
             raise exceptions.RedisError(CLOSED)
         lane = self._choose(brief)
         lane.long += not brief
+        self._under_way += 1
         try:
             if lane.ready:
                 try:
@@ -225,14 +229,22 @@ class Lanes:
                 )
         finally:
             lane.long -= not brief
+            self._under_way -= 1
+            if not self._under_way:
+                self._quiet.set()
 
     async def aclose(self) -> None:
-        """Close all connections."""
+        """Let the calls that are under way come to their end, and close all connections."""
         self._ended = True
-        lanes, self._lanes = self._lanes, []
-        for lane in lanes:
-            await lane.close()
-        await self._pool.aclose()
+        try:
+            if self._under_way:
+                self._quiet.clear()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._quiet.wait(), self._timeout)
+        finally:
+            for lane in self._lanes:
+                await lane.close()
+            await self._pool.aclose()
 
     def _choose(self, brief: bool) -> Lane:
         """Return the lane where the wait is shortest: no brief call behind a long one, no long one behind any."""

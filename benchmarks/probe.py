@@ -28,6 +28,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks.contestants import Floor, Rival
+from benchmarks.parts import measure_parts
 from benchmarks.rounds import Cell, measure, slope
 
 APP, WRITER, LISTER = "bench", "writer", "lister"
@@ -104,7 +105,7 @@ class Probe:
         """Measure everything, part after part."""
         async with self.contestants():
             parts = [self.fill, self.appends, self.reads, self.recent, self.lists, self.writers]
-            for part in [*parts, self.memory, self.blocking, self.imports]:
+            for part in [*parts, self.memory, self.blocking, self.parts, self.imports]:
                 tell(part.__name__, 0, 1)
                 await part()
         return {
@@ -391,6 +392,10 @@ class Probe:
         gc.collect()
         gaps = {what: await blocked(call, times) for what, call in calls.items()}
         self.facts["event loop blocked, ms"] = gaps
+
+    async def parts(self) -> None:
+        """See where the time of each operation goes."""
+        self.facts["parts, µs"] = await measure_parts(self)
 
     async def imports(self) -> None:
         """Measure in new processes what the package adds to importing ADK."""

@@ -193,6 +193,8 @@ def markdown(result: dict[str, Any]) -> str:
     if rates := facts.get("appends a second, 32 writers"):
         told = ", ".join(f"{who} {rate:,.0f}" for who, rate in rates.items())
         lines += ["", f"32 writers at once, appends a second: {told}."]
+    if parts := facts.get("parts, µs"):
+        lines += ["", *table_of_parts(parts)]
     if "stored bytes an event" in facts:
         lines += [
             "",
@@ -222,6 +224,14 @@ def table(numbers: Numbers, what: str, of: str, lengths: list[int]) -> Iterator[
             + " | ".join(cells)
             + (f" | n^{grows:.2f} |" if grows is not None else " | |")
         )
+
+
+def table_of_parts(parts: list[dict[str, Any]]) -> Iterator[str]:
+    """Yield where the time goes, in microseconds on the clock and of CPU."""
+    yield "| alone, caches warm, µs | part | on the clock | CPU of the process |"
+    yield "|---|---|---:|---:|"
+    for one in parts:
+        yield f"| {one['what']} | {one['part']} | {one['clock']:,.0f} | {one['cpu']:,.0f} |"
 
 
 def ms(seconds: float) -> str:

@@ -13,9 +13,9 @@ The service above it (`service.py`) knows ADK and no database. Rules that every 
 6. A list costs what it returns. Filters run in the database.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, overload, runtime_checkable
 
 
 class AlreadyExists(Exception):
@@ -83,6 +83,33 @@ class StoredEvent:
     """1 for the first event of a session."""
     timestamp: float
     data: bytes
+
+
+class StoredLog(Sequence[StoredEvent]):
+    """The end of a log as a driver returned it: what becomes an event when it is asked for.
+
+    To make thousands at once would keep other tasks waiting.
+
+    Args:
+        records: what the driver returned, an item for each event.
+        read: makes the event of an item; its place, from 0, comes first.
+    """
+
+    def __init__(self, records: Sequence[Any], read: Callable[[int, Any], StoredEvent]) -> None:
+        self._records = records
+        self._read = read
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    @overload
+    def __getitem__(self, place: int) -> StoredEvent: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[StoredEvent]: ...
+    def __getitem__(self, place: int | slice) -> StoredEvent | Sequence[StoredEvent]:
+        if isinstance(place, slice):
+            return [self[each] for each in range(*place.indices(len(self)))]
+        return self._read(range(len(self))[place], self._records[place])
 
 
 @dataclass(frozen=True, slots=True)

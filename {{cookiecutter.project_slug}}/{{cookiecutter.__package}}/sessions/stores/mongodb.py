@@ -47,6 +47,7 @@ from ..store import (
     Stale,
     Stored,
     StoredEvent,
+    StoredLog,
     next_expiry,
 )
 from ..uri import SessionURI, boolean
@@ -737,8 +738,12 @@ def _stored(
             values.get(documents.user_of(key.app_name, key.user_id), {}),
             documents.unescaped(head["state"]),
         ),
-        [StoredEvent(event["place"], event["timestamp"], event["data"]) for event in events],
+        StoredLog(events, _event),
     )
+
+
+def _event(_: int, event: Document) -> StoredEvent:
+    return StoredEvent(event["place"], event["timestamp"], event["data"])
 
 
 def _by_scope(values: Iterable[Document]) -> dict[str, dict[str, bytes]]:

@@ -34,6 +34,7 @@ from ..store import (
     Stale,
     Stored,
     StoredEvent,
+    StoredLog,
     next_expiry,
 )
 from ..uri import SessionURI, positive
@@ -369,16 +370,22 @@ def _head(key: SessionKey, row: asyncpg.Record) -> Head:
 
 
 def _stored(key: SessionKey, rows: Sequence[asyncpg.Record]) -> Stored | None:
-    head, events = None, []
+    head, first = None, len(rows)
     states: dict[int, dict[str, bytes]] = {APP: {}, USER: {}, OWN: {}}
-    for row in rows:
+    for place, row in enumerate(rows):
         kind = row["kind"]
-        if kind == EVENT:
-            events.append(StoredEvent(row["revision"], row["time"], row["value"]))
-        elif kind == HEAD:
+        if kind == EVENT:  # as all that follow
+            first = place
+            break
+        if kind == HEAD:
             head = _head(key, row)
         else:
             states[kind][row["key"].decode()] = row["value"]
     if head is None:
         return None
-    return Stored(head, ScopedState(states[APP], states[USER], states[OWN]), events)
+    log = StoredLog(rows[first:], _event)
+    return Stored(head, ScopedState(states[APP], states[USER], states[OWN]), log)
+
+
+def _event(_: int, row: asyncpg.Record) -> StoredEvent:
+    return StoredEvent(row["revision"], row["time"], row["value"])

@@ -19,7 +19,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, Self, overload
+from typing import Any, Self
 from urllib.parse import quote, unquote
 
 from redis import exceptions
@@ -36,6 +36,7 @@ from ..store import (
     Stale,
     Stored,
     StoredEvent,
+    StoredLog,
     next_expiry,
 )
 from ..uri import SessionURI, boolean
@@ -374,30 +375,6 @@ def _flat(state: ScopedState) -> Iterator[Any]:
             yield from item
 
 
-class Log(Sequence[StoredEvent]):
-    """Events as Redis has them, each taken apart when it is asked for: thousands at once take a while."""
-
-    def __init__(self, entries: Sequence[bytes], start: int) -> None:
-        self._entries = entries
-        self._start = start
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    @overload
-    def __getitem__(self, place: int) -> StoredEvent: ...
-
-    @overload
-    def __getitem__(self, place: slice) -> Sequence[StoredEvent]: ...
-
-    def __getitem__(self, place: int | slice) -> StoredEvent | Sequence[StoredEvent]:
-        if isinstance(place, slice):
-            return [self[each] for each in range(*place.indices(len(self)))]
-        entry = self._entries[place]
-        revision = self._start + range(1, len(self) + 1)[place]
-        return StoredEvent(revision, TIMESTAMP.unpack_from(entry)[0], entry[TIMESTAMP.size :])
-
-
 def pairs(flat: Sequence[bytes]) -> dict[str, bytes]:
     """Return as a dictionary what a script has from HGETALL."""
     return {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
@@ -432,4 +409,10 @@ def record(
         int(fields[b"ttl"]),
         float(expiry) if expiry else None,
     )
-    return Stored(head, ScopedState(app, user, own), Log(log, revision - len(log)))
+    first = revision - len(log) + 1
+
+    def read(place: int, entry: bytes) -> StoredEvent:
+        [timestamp] = TIMESTAMP.unpack_from(entry)
+        return StoredEvent(first + place, timestamp, entry[TIMESTAMP.size :])
+
+    return Stored(head, ScopedState(app, user, own), StoredLog(log, read))

@@ -29,6 +29,7 @@ from ..store import (
     Stale,
     Stored,
     StoredEvent,
+    StoredLog,
     next_expiry,
 )
 from ..uri import SessionURI, positive
@@ -314,7 +315,7 @@ class SQLiteStore:
             ).fetchall()
             if len(rows) == last - first:
                 break
-        return replace(found, events=[StoredEvent(*row) for row in rows])
+        return replace(found, events=StoredLog(rows, lambda _, row: StoredEvent(*row)))
 
     def _list(
         self, db: sqlite3.Connection, app_name: str, user_id: str | None, now: float

@@ -26,7 +26,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
-from .report import broken_ratios, markdown, write_results
+from .report import broken_ratios, markdown, write_results, write_summary
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".bench"
@@ -48,6 +48,7 @@ def main() -> None:
         broken += [f"{backend}: {sentence}" for sentence in broken_ratios(result)]
         if arguments.form != "quick":
             write_results(result)
+            write_summary()
     for sentence in broken:
         console.print(f"[red]{sentence}[/]", highlight=False)
     sys.exit(1 if broken else 0)

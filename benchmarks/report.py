@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,9 @@ from typing import Any
 from . import charts
 
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "benchmarks"
+
+ORDER = ["redis", "postgres", "sqlite", "hybrid", "mongodb", "dynamodb", "gcs", "custom"]
+"""The columns of the summary: those with goals of their own first."""
 
 AGAINST_ADK = {"redis": 200, "postgres": 8, "sqlite": 5}
 """How many times faster than ADK's own an append to 1,000 events is meant to be."""
@@ -251,10 +255,35 @@ def write_results(result: dict[str, Any]) -> None:
     (DOCS / f"{name}.md").write_text(f"{title}\n\n{charts.picture(name)}\n{rest}", "utf-8")
 
 
+def write_summary() -> None:
+    """Put the goals of all backends beside one another into the README of the results."""
+    results = {path.stem: json.loads(path.read_text("utf-8")) for path in DOCS.glob("*.json")}
+    backends = [name for name in ORDER if name in results]
+    reached: dict[str, dict[str, str]] = {}
+    for backend in backends:
+        for goal in goals(Numbers(results[backend])):
+            name = f"{re.sub(r', at worst .*', '', goal.what)} ({goal.aim})"
+            text = goal.reached.partition(" (")[0]
+            reached.setdefault(name, {})[backend] = text if goal.met else f"**{text}**"
+    lines = [
+        f"| goal | {' | '.join(f'[{name}]({name}.md)' for name in backends)} |",
+        f"|---|{'---:|' * len(backends)}",
+        *(
+            f"| {goal} | {' | '.join(cells.get(name, '') for name in backends)} |"
+            for goal, cells in reached.items()
+        ),
+    ]
+    readme = DOCS / "README.md"
+    before, begin, rest = readme.read_text("utf-8").partition("<!-- goals -->\n")
+    _, end, after = rest.partition("<!-- end of goals -->\n")
+    readme.write_text(f"{before}{begin}{chr(10).join(lines)}\n{end}{after}", "utf-8")
+
+
 def main() -> None:
-    """Write pages and charts anew from the numbers that are there."""
+    """Write pages, charts and summary anew from the numbers that are there."""
     for path in sorted(DOCS.glob("*.json")):
         write_results(json.loads(path.read_text("utf-8")))
+    write_summary()
 
 
 if __name__ == "__main__":

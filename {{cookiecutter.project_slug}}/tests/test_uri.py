@@ -113,6 +113,20 @@ class TestRegistering:
         await service.check()
         await service.close()
 
+    @pytest.mark.parametrize(
+        ("missing", "raised"),
+        [("driver", ConfigurationError), (f"{config.__name__}.x", ModuleNotFoundError)],
+    )
+    def test_a_package_can_be_installed_and_a_file_of_this_project_not(
+        self, uri: str, monkeypatch: pytest.MonkeyPatch, missing: str, raised: type[Exception]
+    ) -> None:
+        def open_store(_: object) -> None:
+            raise ModuleNotFoundError(name=missing)
+
+        monkeypatch.setattr(config, "open_store", open_store)
+        with pytest.raises(raised):
+            create_session_service(uri)
+
 
 class TestTimesToLive:
     @pytest.mark.parametrize(

@@ -47,6 +47,8 @@ def build_service(uri: str | None = None, **options: Any) -> PersistentSessionSe
     try:
         store = config.open_store(parsed)
     except ModuleNotFoundError as error:
+        if error.name and error.name.partition(".")[0] == __package__.partition(".")[0]:
+            raise  # a file of this project is missing, which no package mends
         raise ConfigurationError(
             f"{config.BACKEND_TITLE} needs the Python package {error.name!r}, which is not installed:"
             " run `uv sync` in the project."

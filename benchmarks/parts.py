@@ -18,7 +18,7 @@ from typing import Any
 
 Call = Callable[[], Awaitable[object]]
 BATCHES, SECONDS = 8, 0.15
-EVENTS, LISTED = 1_000, 50
+LISTED = 50
 
 
 @dataclass
@@ -56,7 +56,8 @@ async def parts_of(probe: Any) -> AsyncIterator[tuple[str, str, Call]]:
     """Yield what is done, which part of it, and how to do it once."""
     service, floor = probe.ours, probe.floor
     conversation = (e for e in probe.bench.conversation(7) if not e.content.parts[-1].inline_data)
-    events = list(islice(conversation, EVENTS))
+    length = 100 if probe.slow else 1_000
+    events = list(islice(conversation, length))
     encoded = [probe.codec.encode_event(event, event.actions.state_delta) for event in events]
     service_module = import_module("my_agent.sessions.service")
     records = import_module("my_agent.sessions.store")
@@ -75,7 +76,7 @@ async def parts_of(probe: Any) -> AsyncIterator[tuple[str, str, Call]]:
     list_ = partial(service.list_sessions, app_name="bench", user_id="lister of parts")
     now = partial(time.time)
 
-    stored = await service.store.load(key, now=now(), after_revision=EVENTS)
+    stored = await service.store.load(key, now=now(), after_revision=length)
     listed = await service.store.list("bench", "lister of parts", now=now())
     alone = service_module.PersistentSessionService(AtOnce(stored, list(listed)))
     alone._warm = service._warm
@@ -98,8 +99,8 @@ async def parts_of(probe: Any) -> AsyncIterator[tuple[str, str, Call]]:
         event = next(turn)
         probe.codec.encode_event(event, event.actions.state_delta)
 
-    read_stored = partial(service.store.load, key, after_revision=EVENTS)
-    yield "next read of 1,000 events", "all", read
+    read_stored = partial(service.store.load, key, after_revision=length)
+    yield f"next read of {length:,} events", "all", read
     yield "", "the store", lambda: read_stored(now=now())
     yield "", "the service", partial(alone.get_session, **name)
     if floor:

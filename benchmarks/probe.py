@@ -60,10 +60,13 @@ class Probe:
         self.codec = importlib.import_module("my_agent.sessions.codec")
         self.lengths = LENGTHS[form]
         self.others = OTHERS[form]
-        if backend in SLOW:
+        self.rounds, self.budget = EFFORT[form]
+        self.slow = backend in SLOW
+        if self.slow:
             self.lengths = tuple(length for length in self.lengths if length <= 1_000)
             self.others = self.others[:1]
-        self.rounds, self.budget = EFFORT[form]
+            self.rounds //= 4
+        self.few = self.quick or self.slow
         self.floor: Floor | None = None
         self.rivals: list[Rival] = []
         self.series: list[dict[str, Any]] = []
@@ -315,7 +318,7 @@ class Probe:
 
         The events are made beforehand and hold no images, for the services as for the floor.
         """
-        seconds, turns = (1.0, 3) if self.quick else (1.5, 5)
+        seconds, turns = (1.0, 3) if self.few else (1.5, 5)
         rates: dict[str, list[float]] = {}
         for turn in range(turns):
             for rival in self.rivals:
@@ -377,7 +380,7 @@ class Probe:
         )
         session = await self.ours.get_session(**self.name(f"of {min(self.lengths)}"))
         image = next(e for e in self.bench.conversation() if e.content.parts[-1].inline_data)
-        times = 3 if self.quick else 10
+        times = 3 if self.few else 10
         calls = {
             "nothing": partial(asyncio.sleep, 0.2),
             f"first read of {longest:,}": partial(self.cold.get_session, **name),
@@ -406,7 +409,7 @@ class Probe:
             "print(loaded - start, time.perf_counter() - loaded)"
         )
         times = []
-        for number in range(repeat := 3 if self.quick else 11):
+        for number in range(repeat := 3 if self.few else 11):
             tell("imports", number, repeat)
             process = await asyncio.to_thread(
                 subprocess.run,

@@ -116,6 +116,9 @@ def namespace(uri: str, scheme: str) -> Iterator[str]:
     with closing(_client(uri, scheme)) as client:
         for key in client.scan_iter(match=f"{prefix}:*", count=1000):
             client.delete(key)
+        if isinstance(client, redis.RedisCluster):
+            # Its own close() leaves them open.
+            client.disconnect_connection_pools()  # type: ignore[no-untyped-call]
 
 
 def _client(uri: str, scheme: str) -> "redis.Redis | redis.RedisCluster":

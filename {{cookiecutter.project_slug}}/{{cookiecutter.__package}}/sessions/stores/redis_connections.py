@@ -46,22 +46,39 @@ class Client(Protocol):
 
 
 class Cluster:
-    """redis-py's client of a cluster, which knows where each key is."""
+    """redis-py's client of a cluster, which knows where each key is.
+
+    A call goes on when its caller is cancelled: redis-py would leave a socket open that it is just connecting.
+    """
 
     def __init__(self, client: redis.RedisCluster, *, most: int, timeout: float) -> None:
         self._client = client
         # As many calls at once as there are connections: others wait, where redis-py's pool would raise.
         self._free = asyncio.Semaphore(most)
         self._timeout = timeout
+        self._calls: set[asyncio.Task[Any]] = set()
 
     async def call(self, command: tuple[Any, ...], *, brief: bool) -> Any:
         """Return the reply to a command."""
+        call = asyncio.create_task(self._call(command))
+        self._calls.add(call)
+        call.add_done_callback(self._end)
+        return await asyncio.shield(call)
+
+    async def aclose(self) -> None:
+        """Let the calls that are under way come to their end, and close all connections."""
+        if self._calls:
+            await asyncio.wait(self._calls, timeout=self._timeout)
+        await self._client.aclose()
+
+    async def _call(self, command: tuple[Any, ...]) -> Any:
         async with asyncio.timeout(self._timeout), self._free:
             return await self._client.execute_command(*command)
 
-    async def aclose(self) -> None:
-        """Close all connections."""
-        await self._client.aclose()
+    def _end(self, call: asyncio.Task[Any]) -> None:
+        self._calls.discard(call)
+        if not call.cancelled():
+            call.exception()  # which nobody may be there to hear
 
 
 class Watched(SentinelConnectionPool):

@@ -40,9 +40,6 @@ class AtOnce:
     async def list(self, app_name: str, user_id: str | None, **_: Any) -> Any:
         return self.listed
 
-    async def close(self) -> None:
-        pass
-
 
 async def measure_parts(probe: Any) -> list[dict[str, Any]]:
     """Return microseconds on the clock and of CPU for each part, medians of batches."""
@@ -74,7 +71,7 @@ async def parts_of(probe: Any) -> AsyncIterator[tuple[str, str, Call]]:
             **owner, state={"topic": "orders", "seen": 7, "last": {"id": 1}}
         )
     list_ = partial(service.list_sessions, app_name="bench", user_id="lister of parts")
-    now = partial(time.time)
+    now = time.time
 
     stored = await service.store.load(key, now=now(), after_revision=length)
     listed = await service.store.list("bench", "lister of parts", now=now())
@@ -105,7 +102,7 @@ async def parts_of(probe: Any) -> AsyncIterator[tuple[str, str, Call]]:
     yield "", "the service", partial(alone.get_session, **name)
     if floor:
         yield "", "the floor's round trip", partial(floor.round_trip, "of 10")
-    yield "list of 50 sessions", "all", list_
+    yield f"list of {LISTED} sessions", "all", list_
     yield "", "the store", lambda: service.store.list("bench", "lister of parts", now=now())
     yield "", "the service", partial(alone.list_sessions, app_name="bench", user_id="lister")
     yield "append", "all", append_to(service, session, events)

@@ -32,14 +32,8 @@ def serve(directory: Path, scheme: str, **more: object) -> Iterator[str]:
         **more,
     }
     options = [text for name, value in arguments.items() for text in (f"--{name}", str(value))]
-    server = subprocess.Popen([_binary(), *options])
-    try:
-        with closing(redis.Redis(port=port)) as client:
-            wait(server, client.ping, (redis.ConnectionError,), "valkey.log")
+    with _running(port, options, "valkey.log"):
         yield f"{scheme}://127.0.0.1:{port}/0"
-    finally:
-        server.terminate()
-        server.wait()
 
 
 @contextmanager
@@ -71,11 +65,18 @@ def serve_sentinel(directory: Path, scheme: str, master: str, service: str) -> I
         f"sentinel down-after-milliseconds {service} 1000\n"
         f"sentinel failover-timeout {service} 5000\n"
     )
-    server = subprocess.Popen([_binary(), str(settings), "--sentinel"])
+    with _running(port, [str(settings), "--sentinel"], "sentinel.log"):
+        yield f"{scheme}://127.0.0.1:{port}/0?sentinel={service}"
+
+
+@contextmanager
+def _running(port: int, arguments: list[str], log: str) -> Iterator[None]:
+    """Run Valkey's program from the moment it answers at the port."""
+    server = subprocess.Popen([_binary(), *arguments])
     try:
         with closing(redis.Redis(port=port)) as client:
-            wait(server, client.ping, (redis.ConnectionError,), "sentinel.log")
-        yield f"{scheme}://127.0.0.1:{port}/0?sentinel={service}"
+            wait(server, client.ping, (redis.ConnectionError,), log)
+        yield
     finally:
         server.terminate()
         server.wait()

@@ -27,7 +27,7 @@ from google.adk.sessions.session import Session
 from google.adk.sessions.state import State
 
 from .codec import decode_state, encode_event, encode_state
-from .decoding import Decoded, decode_events
+from .decoding import decode_events
 from .errors import CorruptSession
 from .events import Events
 from .session import PersistentSession
@@ -145,7 +145,7 @@ class PersistentSessionService(BaseSessionService):
     ) -> PersistentSession:
         """Decode what is new, join it to what is warm, and give the caller the wanted end of it."""
         key, position = stored.head.key, stored.head.position
-        new = await decode_events(stored.events) if stored.events else Decoded()
+        new = await decode_events(stored.events)
         start = position.revision - len(new.events)
         if log is None and start == 0:
             log = EventLog(position.mark)

@@ -1,8 +1,8 @@
 """Connections that calls share.
 
 A call is written at once, behind those that still wait for their replies on the same connection, and Redis
-answers in that order (https://redis.io/docs/latest/develop/using-commands/pipelining/). Many at once cost
-little more than one, and one costs a third of what it does to borrow a connection for it and to return it.
+answers in that order (https://redis.io/docs/latest/develop/using-commands/pipelining/). So calls that come
+together share round trips, and none has to borrow a connection and to return it, which takes longer than the call.
 Who gives a call up that is written leaves its reply to be thrown away, and the connection to the others.
 """
 

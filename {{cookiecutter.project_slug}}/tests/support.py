@@ -1,5 +1,7 @@
 """What several test modules need: events to append, and ids to try."""
 
+import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from google.adk.events.event import Event
@@ -79,3 +81,12 @@ async def exists(service: BaseSessionService, session_id: str = SESSION, **more:
     """Return whether there is a session."""
     names = {"app_name": APP, "user_id": USER} | more
     return await service.get_session(session_id=session_id, **names) is not None
+
+
+async def until(happened: Callable[[], bool]) -> None:
+    """Return when it has; a busy machine may take its time."""
+    for _ in range(1_200):
+        if happened():
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("It does not happen.")

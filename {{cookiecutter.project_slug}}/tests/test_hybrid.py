@@ -31,7 +31,7 @@ from . import proxy
 from .proxy import Proxy, Weather
 from .servers import postgres as record_server
 from .servers import redis as cache_server
-from .support import APP, USER, create, event, exists, get, texts
+from .support import APP, USER, create, event, exists, get, texts, until
 
 COPIES = hybrid_copies.__name__
 
@@ -120,11 +120,8 @@ async def until_it_is_back(service: PersistentSessionService) -> None:
     """Return when the service uses Redis again."""
     store = service.store
     assert isinstance(store, HybridStore)
-    for _ in range(1_200):
-        if not store._copies._down:
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError("The service does not see that Redis is back.")
+    copies = store._copies
+    await until(lambda: not copies._down)
 
 
 class TestRoundTrips:

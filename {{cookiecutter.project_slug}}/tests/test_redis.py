@@ -5,7 +5,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from {{ cookiecutter.__package }}.sessions.stores.redis import RedisStore
 from . import proxy
 from .proxy import Proxy, Weather
 from .servers import redis as server
-from .support import APP, USER, create, event, exists, get, texts
+from .support import APP, USER, create, event, exists, get, texts, until
 
 
 @pytest.fixture
@@ -66,15 +66,6 @@ async def refusal(uri: str) -> str:
     assert sentence.startswith("Redis at ")
     assert sentence.count("\n") == 0
     return sentence
-
-
-async def until(happened: Callable[[], bool]) -> None:
-    """Return when it has."""
-    for _ in range(600):
-        if happened():
-            return
-        await asyncio.sleep(0.1)
-    raise AssertionError("It does not happen.")
 
 
 class TestKeys:

@@ -19,24 +19,31 @@ from typing import Any
 def drop_other_backends(project: Path, answers: dict[str, Any]) -> None:
     """Remove the stores, test servers and tests of the backends that were not chosen.
 
-    To the module `redis` belong `redis.py`, `redis_scripts.py` and `test_redis.py`; whatever else
-    belongs to a backend is listed under `files` in its row.
+    The folder `redis`, `redis.py`, `test_redis.py` and `test_redis_….py` belong to the module `redis`.
+    Whatever else belongs to a backend is listed under `files` in its row.
     """
     backends = answers["_backends"]
     chosen = backends[answers["backend"]]
     kept = set(chosen["modules"])
     dropped = {module for row in backends.values() for module in row["modules"]} - kept
     others = re.compile(rf"(test_)?({'|'.join(sorted(dropped))})(_.*|\..*)?")
-    stores = project / answers["__package"] / "sessions" / "stores"
-    for folder in (stores, project / "tests", project / "tests" / "servers"):
+    tests = project / "tests"
+    stores = project / answers["__package"] / "sessions"
+    for folder in (stores, tests / "sessions", tests / "servers", tests / "proof"):
         for path in [path for path in folder.glob("*") if others.fullmatch(path.name)]:
             remove(path)
     for module in kept - {chosen["store"]["module"]}:
-        remove(project / "tests" / f"test_{module}.py")  # it tests that module alone as the store
+        remove(tests / "sessions" / f"test_{module}.py")  # it tests that module alone as the store
     files = {file for row in backends.values() for file in row.get("files", [])}
-    for path in [project / file for file in files - set(chosen.get("files", []))]:
+    for file in files - set(chosen.get("files", [])):
+        path = project / file.format(package=answers["__package"])
         if path.exists():
             remove(path)
+
+
+def drop_proof(project: Path) -> None:
+    """Remove the tests that prove the session service itself."""
+    shutil.rmtree(project / "tests" / "proof")
 
 
 def drop_caches(project: Path) -> None:
@@ -72,6 +79,8 @@ def main(answers: dict[str, Any]) -> None:
     """Finish the project in the current folder."""
     project = Path.cwd()
     drop_other_backends(project, answers)
+    if answers["__proof"] != "yes":
+        drop_proof(project)
     if answers["license"] == "Proprietary":
         (project / "LICENSE").unlink(missing_ok=True)
     drop_caches(project)

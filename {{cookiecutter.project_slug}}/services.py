@@ -6,7 +6,7 @@ It goes on without it after any exception, so what goes wrong ends the process.
 import sys
 
 try:
-    from {{ cookiecutter.__package }}.command_line import register_for_adk
+    from {{ cookiecutter.__package }}.sessions.command_line import register_for_adk
 except Exception as error:
     sys.exit(f"Error: {__file__} cannot be loaded ({error}): run `uv sync` in the project.")
 

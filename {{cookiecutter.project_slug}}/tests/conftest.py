@@ -4,7 +4,6 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import hypothesis
 import pytest
 from google.adk.sessions.base_session_service import BaseSessionService
 from google.adk.sessions.in_memory_session_service import InMemorySessionService
@@ -12,14 +11,7 @@ from google.adk.sessions.in_memory_session_service import InMemorySessionService
 from {{ cookiecutter.__package }}.sessions import create_session_service
 from {{ cookiecutter.__package }}.sessions.service import PersistentSessionService
 
-from .figures import Figure
 from .servers import namespace, serve
-
-# No test fails for being slow.
-hypothesis.settings.register_profile(
-    "project", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
-)
-hypothesis.settings.load_profile("project")
 
 
 @pytest.fixture(scope="session")
@@ -57,24 +49,3 @@ async def any_service(
         return
     async with create_session_service(uri) as service:
         yield service
-
-
-@pytest.fixture
-def figure(record_property: Figure) -> Figure:
-    """Notes what a test has counted, for the summary below."""
-    return record_property
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the figures: how many steps, pairs, kills and faults it was."""
-    reports = [
-        report
-        for outcome in ("passed", "failed")
-        for report in terminalreporter.stats.get(outcome, ())
-        if report.user_properties
-    ]
-    if reports:
-        terminalreporter.section("figures")
-    for report in reports:
-        told = ", ".join(f"{count} {what}" for what, count in report.user_properties)
-        terminalreporter.write_line(f"{report.nodeid.partition('::')[2]}: {told}")

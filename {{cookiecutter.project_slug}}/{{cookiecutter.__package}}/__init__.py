@@ -7,9 +7,9 @@ from types import ModuleType
 
 
 def __getattr__(name: str) -> ModuleType:
-    """Load `agent` when it is first asked for.
+    """Load `agent`, in which ADK finds `root_agent`, when it is first asked for.
 
-    ADK finds `root_agent` through it. Whoever wants only the sessions need not wait for the agent.
+    Code that needs only the sessions does not wait for the agent.
     """
     if name == "agent":
         return importlib.import_module(f"{__name__}.agent")

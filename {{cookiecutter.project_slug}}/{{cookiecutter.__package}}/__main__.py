@@ -1,9 +1,9 @@
-"""What `python -m` runs on this package: see `command_line.py`."""
+"""`python -m` on this package: ADK's command line with this project's sessions, and own commands."""
 
 import sys
 
 try:
-    from .command_line import main
+    from .sessions.command_line import main
 
     main()
 except KeyboardInterrupt:

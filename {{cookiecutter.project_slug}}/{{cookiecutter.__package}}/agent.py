@@ -1,11 +1,8 @@
 """The agent. ADK looks for `root_agent` in this file."""
 
 from google.adk.agents import LlmAgent
-from google.adk.models import BaseLlm
 
-from .environment import OFFLINE, model_name
-from .offline_model import OfflineModel
-from .settings import APP_NAME, DESCRIPTION
+from .settings import APP_NAME, DESCRIPTION, model
 from .tools import recall, remember, session_report
 
 INSTRUCTION = """\
@@ -20,13 +17,6 @@ When you are asked about the session, its age, its storage or how long you remem
 `session_report`.
 Answer briefly, in the language of the question.
 """
-
-
-def model() -> str | BaseLlm:
-    """Return Gemini where there is access to it, else a scripted model that needs none."""
-    name = model_name()
-    return OfflineModel() if name == OFFLINE else name
-
 
 root_agent = LlmAgent(
     name=APP_NAME,

@@ -10,7 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 try:
-    from {{ cookiecutter.__package }}.command_line import register_for_adk
+    from {{ cookiecutter.__package }}.sessions.command_line import register_for_adk
 except Exception as error:
     sys.exit(f"Error: {__file__} cannot be loaded ({error}): run `uv sync` in the project.")
 

@@ -1,14 +1,41 @@
-"""What was chosen for this agent; what may differ from place to place is in the environment."""
+"""What you choose for your agent. Settings that differ from place to place are in the environment."""
 
-from pathlib import Path
+import importlib
+import os
+from importlib.util import find_spec
 
-APP_NAME = __name__.partition(".")[0]
-"""The name of this package: ADK calls the app so, and sessions are stored under it."""
+from .sessions.config import APP_NAME
+from .sessions.environment import load_environment
 
-PACKAGE = Path(__file__).resolve().parent
-PROJECT = PACKAGE.parent
+__all__ = ["APP_NAME", "DESCRIPTION", "model"]
 
 {{ cookiecutter.description | one_line | assigned_to("DESCRIPTION") }}
 
 DEFAULT_MODEL = {{ cookiecutter.model | tojson }}
-"""Answers when there is a key and the variable MODEL names no other."""
+"""The model that answers unless the variable MODEL names another."""
+
+OFFLINE = "offline"
+"""The scripted model of the demo, which needs no key."""
+
+
+def model() -> str:
+    """Return the name of the model: MODEL, else the default.
+
+    Without a key it is the demo's offline model, for as long as the demo is there.
+    """
+    load_environment()
+    chosen = os.environ.get("MODEL", "").strip() or DEFAULT_MODEL
+    demo = f"{APP_NAME}.demo"
+    if (has_credentials() and chosen != OFFLINE) or not find_spec(demo):
+        return chosen
+    importlib.import_module(demo)  # registers its model with ADK
+    return OFFLINE
+
+
+def has_credentials() -> bool:
+    """Whether the environment gives access to Gemini, with a key or through Google Cloud."""
+    cloud = ("GOOGLE_GENAI_USE_ENTERPRISE", "GOOGLE_GENAI_USE_VERTEXAI")
+    keys = ("GOOGLE_API_KEY", "GEMINI_API_KEY")
+    return any(os.environ.get(name, "").lower() in {"true", "1"} for name in cloud) or any(
+        os.environ.get(name) for name in keys
+    )

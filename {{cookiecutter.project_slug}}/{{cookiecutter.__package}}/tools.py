@@ -11,7 +11,7 @@ from google.adk.sessions.state import State
 from google.adk.tools.tool_context import ToolContext
 
 from .sessions.config import BACKEND_TITLE, SCHEME
-from .terminal import time_left
+from .sessions.terminal import time_left
 
 Scope = Literal["session", "user", "app"]
 
@@ -48,8 +48,9 @@ def recall(tool_context: ToolContext, key: str = "") -> dict[str, Any]:
     if not name:
         return {"facts": facts(tool_context.state.to_dict())}
     for scope, prefix in PREFIXES.items():
-        if prefix + name in tool_context.state:
-            return {"key": name, "value": tool_context.state[prefix + name], "scope": scope}
+        value = tool_context.state.get(prefix + name)
+        if value is not None:  # ADK sets a key to None when it rewinds a session
+            return {"key": name, "value": value, "scope": scope}
     return {"key": name, "known": False}
 
 
@@ -74,7 +75,7 @@ def facts(state: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return what the state holds, by scope; `temp:` is not for keeping."""
     found: dict[str, dict[str, Any]] = {scope: {} for scope in PREFIXES}
     for key, value in state.items():
-        if key.startswith(State.TEMP_PREFIX):
+        if value is None or key.startswith(State.TEMP_PREFIX):
             continue
         scope = next(
             (name for name in ("user", "app") if key.startswith(PREFIXES[name])), "session"

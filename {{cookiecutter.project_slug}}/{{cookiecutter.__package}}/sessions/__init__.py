@@ -15,7 +15,7 @@ def register() -> None:
 
     Cheap and safe to repeat: neither the driver nor the database is touched before a URI is used.
     """
-    from .registration import register_schemes
+    from .factory import register_schemes
 
     register_schemes()
 
@@ -30,6 +30,6 @@ def create_session_service(uri: str | None = None, **options: Any) -> Persistent
     Raises:
         ConfigurationError: the URI, an option or the installation cannot work.
     """
-    from .registration import build_service
+    from .factory import build_service
 
     return build_service(uri, **options)

@@ -1,4 +1,4 @@
-"""`sessions init | list | show | export | import | delete`: look after what is stored.
+"""`sessions init | list | show | export | import | delete`: manage stored sessions.
 
 Only the contract of session services is used, so this works on every backend.
 """
@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import click
 
-from ..settings import APP_NAME
-from ..terminal import print_table, printable, time_left
 from . import create_session_service
+from .config import APP_NAME
 from .errors import SessionStoreError
+from .terminal import print_table, printable, time_left
 
 if TYPE_CHECKING:
     from google.adk.events.event import Event
@@ -48,7 +48,7 @@ def init(uri: str | None) -> None:
         await service.prepare()
         return service.description
 
-    click.echo(f"Ready: {connected(uri, prepare)}", err=True)
+    click.echo(f"Ready: {run(uri, prepare)}", err=True)
 
 
 @sessions.command("list")
@@ -58,7 +58,7 @@ def init(uri: str | None) -> None:
 @json_option
 def list_command(uri: str | None, app: str, user: str | None, as_json: bool) -> None:
     """List the sessions, the most recently used last."""
-    found = connected(uri, lambda service: list_sessions(service, app, user))
+    found = run(uri, lambda service: list_sessions(service, app, user))
     if as_json:
         click.echo(json.dumps([summary(session) for session in found], indent=2))
     elif found:
@@ -88,7 +88,7 @@ def list_command(uri: str | None, app: str, user: str | None, as_json: bool) -> 
 @json_option
 def show(uri: str | None, app: str, user: str | None, session_id: str, as_json: bool) -> None:
     """Show a session: its state and what was said."""
-    session = connected(uri, lambda service: find(service, app, user, session_id))
+    session = run(uri, lambda service: find(service, app, user, session_id))
     if as_json:
         from .transfer import dump
 
@@ -100,7 +100,7 @@ def show(uri: str | None, app: str, user: str | None, session_id: str, as_json: 
         print_table(("STATE", "VALUE"), sorted(session.state.items()))
         click.echo()
     if session.events:
-        rows = [(timestamp(e.timestamp), e.author, spoken(e)) for e in session.events]
+        rows = [(timestamp(e.timestamp), e.author, describe(e)) for e in session.events]
         print_table(("TIME", "AUTHOR", "EVENT"), rows)
 
 
@@ -116,7 +116,7 @@ def export(
     """Write sessions to standard output, one line of JSON each: `export --all > sessions.jsonl`."""
     if bool(session_ids) == everything:
         raise click.UsageError("Name the sessions to export, or give --all.")
-    failed = connected(uri, lambda service: write(service, app, user, session_ids))
+    failed = run(uri, lambda service: export_lines(service, app, user, session_ids))
     if failed:
         raise click.ClickException(f"{failed} of the sessions could not be exported.")
 
@@ -142,8 +142,8 @@ def import_command(uri: str | None, file: TextIO) -> None:
                 raise click.ClickException(f"{where} cannot be imported: {error}.") from error
     except UnicodeDecodeError as error:
         raise click.ClickException(f"{file.name} is not a text in UTF-8.") from error
-    connected(uri, lambda service: restore(service, found))
-    click.echo(f"Imported {counted(len(found))}.", err=True)
+    run(uri, lambda service: restore(service, found))
+    click.echo(f"Imported {pluralize(len(found))}.", err=True)
 
 
 @sessions.command()
@@ -156,7 +156,7 @@ def delete(
     uri: str | None, app: str, user: str | None, session_ids: tuple[str, ...], yes: bool
 ) -> None:
     """Delete sessions with their events. State of their users and of the app stays."""
-    if not yes and not click.confirm(f"Delete {counted(len(session_ids))} for good?", err=True):
+    if not yes and not click.confirm(f"Delete {pluralize(len(session_ids))} for good?", err=True):
         raise click.ClickException("Nothing was deleted.")
 
     async def remove(service: "PersistentSessionService") -> None:
@@ -166,19 +166,19 @@ def delete(
                 app_name=app, user_id=session.user_id, session_id=session.id
             )
 
-    connected(uri, remove)
-    click.echo(f"Deleted {counted(len(session_ids))}.", err=True)
+    run(uri, remove)
+    click.echo(f"Deleted {pluralize(len(session_ids))}.", err=True)
 
 
-def connected(uri: str | None, work: "Callable[[PersistentSessionService], Awaitable[T]]") -> T:
+def run(uri: str | None, work: "Callable[[PersistentSessionService], Awaitable[T]]") -> T:
     """Return what `work` makes of the session service of a URI; errors end in one sentence."""
 
-    async def run() -> T:
+    async def use() -> T:
         async with create_session_service(uri) as service:
             return await work(service)
 
     try:
-        return asyncio.run(run())
+        return asyncio.run(use())
     except (SessionStoreError, ValueError) as error:
         raise click.ClickException(str(error)) from error
 
@@ -204,7 +204,7 @@ async def find(
     if len(users) > 1:
         names = ", ".join(repr(name) for name in users)
         raise click.ClickException(
-            f"Several users have a session {session_id!r}: add --user, one of {names}."
+            f"More than one user has session {session_id!r}; pass --user (one of {names})."
         )
     for name in users:
         session = await service.get_session(app_name=app, user_id=name or "", session_id=session_id)
@@ -215,7 +215,7 @@ async def find(
     )
 
 
-async def write(
+async def export_lines(
     service: "PersistentSessionService", app: str, user: str | None, session_ids: Sequence[str]
 ) -> int:
     """Print sessions as lines of JSON, all of them if no id is given; return how many could not be.
@@ -251,7 +251,7 @@ def summary(session: "PersistentSession") -> dict[str, Any]:
     }
 
 
-def spoken(event: "Event") -> str:
+def describe(event: "Event") -> str:
     """Return what an event says, in words or as a call of a tool."""
     said = []
     for part in (event.content.parts if event.content else None) or []:
@@ -277,6 +277,6 @@ def timestamp(seconds: float) -> str:
         return str(seconds)
 
 
-def counted(number: int) -> str:
+def pluralize(number: int) -> str:
     """Return `1 session`, `2 sessions`."""
     return f"{number} session{'' if number == 1 else 's'}"

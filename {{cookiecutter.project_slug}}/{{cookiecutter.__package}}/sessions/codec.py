@@ -4,7 +4,9 @@ An event is ADK's own JSON of it, without the fields that are None (a third of t
 `state_delta` is written value by value like state (`values.py`), because JSON alone would lose types.
 """
 
-from collections.abc import Mapping
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from google.adk.events.event import Event
@@ -12,6 +14,9 @@ from pydantic_core import from_json, to_json
 
 from .errors import CorruptSession
 from .values import TAG, from_plain, to_plain
+
+SLICE_SECONDS = 0.002
+"""For how long other tasks wait while many events are decoded or copied."""
 
 _TAG_BYTES = to_json(TAG)
 
@@ -49,6 +54,22 @@ def decode_event(data: bytes) -> Event:
     except ValueError as error:
         raise CorruptSession(f"a stored event cannot be read ({_first_line(error)})") from error
     return event
+
+
+async def decode_events(encoded: Sequence[bytes]) -> list[Event]:
+    """Return events decoded, in slices between which other tasks run.
+
+    Raises:
+        CorruptSession: one of them cannot be read.
+    """
+    events: list[Event] = []
+    pause = time.perf_counter() + SLICE_SECONDS
+    for data in encoded:
+        events.append(decode_event(data))
+        if time.perf_counter() > pause:
+            await asyncio.sleep(0)
+            pause = time.perf_counter() + SLICE_SECONDS
+    return events
 
 
 def encode_state(state: Mapping[str, Any]) -> dict[str, bytes]:

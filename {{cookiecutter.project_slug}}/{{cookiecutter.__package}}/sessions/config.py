@@ -1,5 +1,9 @@
-"""What was chosen for this project: the backend, its URI scheme and how long sessions live."""
+"""What was chosen for this project: the backend, its URI scheme and how long sessions live.
 
+This file is yours to change. A later version of the template changes the rest of this folder.
+"""
+
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -7,6 +11,12 @@ if TYPE_CHECKING:
     from .uri import SessionURI
 
 {%- set backend = cookiecutter._backends[cookiecutter.backend] %}
+
+APP_NAME = {{ cookiecutter.__package | tojson }}
+"""ADK calls the app by this name, and sessions are stored under it: the package of the agent."""
+
+AGENT_FOLDER = Path(__file__).resolve().parents[1]
+"""What ADK's commands serve if no folder is named."""
 
 BACKEND = {{ cookiecutter.backend | tojson }}
 BACKEND_TITLE = {{ backend.title | tojson }}
@@ -34,6 +44,6 @@ DEFAULT_TTL = {{ cookiecutter.session_ttl | tojson }}
 
 def open_store(uri: "SessionURI") -> "SessionStore":
     """Return the store that the URI describes; nothing is connected before its first use."""
-    from .stores.{{ backend.store.module }} import {{ backend.store.class }}
+    from .{{ backend.store.module }}.store import {{ backend.store.class }}
 
     return {{ backend.store.class }}.from_uri(uri)

@@ -1,13 +1,13 @@
 """ADK's session contract, written once for every store.
 
 Where ADK's documentation and `InMemorySessionService` define a behaviour, this is that behaviour; the
-contract tests run on both. What is added is what a database brings: expiry, and the refusal of a
-writer whose copy of the session is no longer current.
+contract tests run on both. A database adds two things: sessions expire, and a writer whose copy of
+the session is no longer current is refused.
 """
 
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
@@ -26,26 +26,23 @@ from google.adk.sessions.base_session_service import (
 from google.adk.sessions.session import Session
 from google.adk.sessions.state import State
 
-from .codec import decode_state, encode_event, encode_state
-from .decoding import decode_events
+from .codec import decode_events, decode_state, encode_event, encode_state
 from .errors import CorruptSession
-from .events import Events
-from .session import PersistentSession
+from .event_cache import EventCache, EventLog, copies
+from .in_doubt import InDoubtAppends
+from .session import Cursor, PersistentSession
 from .store import (
     AlreadyExists,
     Head,
     NotFound,
     Position,
-    Preparable,
     ScopedState,
     SessionKey,
+    SessionRecord,
     SessionStore,
     Stale,
-    Stored,
 )
 from .ttl import parse_ttl
-from .unsure import UnsureAppends
-from .warm import EventLog, WarmLogs
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +53,8 @@ class PersistentSessionService(BaseSessionService):
     Args:
         store: where sessions are kept; closed with the service.
         ttl: seconds that a session lives after its last event; 0 means for ever.
-        cache_bytes: how much memory decoded events of recently used sessions may take, about.
-        description: what `str()` of the service says: scheme, backend, place, ttl.
+        cache_bytes: about how much memory the decoded events of recently used sessions may take.
+        description: what `str()` of the service says: scheme, backend, location, ttl.
     """
 
     def __init__(
@@ -71,8 +68,8 @@ class PersistentSessionService(BaseSessionService):
         self.store = store
         self.ttl = ttl
         self.description = description or store.location
-        self._warm = WarmLogs(cache_bytes)
-        self._unsure = UnsureAppends()
+        self._cache = EventCache(cache_bytes)
+        self._in_doubt = InDoubtAppends()
 
     async def create_session(
         self,
@@ -93,16 +90,16 @@ class PersistentSessionService(BaseSessionService):
         key = _key(app_name, user_id, session_id)
         seconds = self.ttl if ttl is None else parse_ttl(ttl)
         try:
-            stored = await self.store.create(
+            record = await self.store.create(
                 key,
-                mark=secrets.token_hex(8),
+                incarnation=secrets.token_hex(8),
                 state=_encode_by_scope(state or {}),
                 now=platform_time.get_time(),
                 ttl=seconds,
             )
         except AlreadyExists:
             raise AlreadyExistsError(f"Session with id {session_id} already exists.") from None
-        return _session(stored, Events(), {})
+        return _session(record, [])
 
     async def get_session(
         self,
@@ -112,10 +109,10 @@ class PersistentSessionService(BaseSessionService):
         session_id: str,
         config: GetSessionConfig | None = None,
     ) -> PersistentSession | None:
-        """Return a session with its merged state, or None where there is none or it has expired.
+        """Return a session with its merged state, or None if there is none or it has expired.
 
         The filters of `config` mean what they mean to `InMemorySessionService`: first the last
-        `num_recent_events`, of these only what follows the last one older than `after_timestamp`.
+        `num_recent_events`, of these only the ones after the last one older than `after_timestamp`.
 
         Raises:
             CorruptSession: a stored record of this session cannot be read.
@@ -124,41 +121,69 @@ class PersistentSessionService(BaseSessionService):
         config = config or GetSessionConfig()
         limit, since = config.num_recent_events, config.after_timestamp
         now = platform_time.get_time()
-        log = self._warm.get(key)
-        stored = await self.store.load(
-            key, now=now, after_revision=log.revision if log else 0, limit=limit, since=since
+        log = self._cache.get(key)
+        record = await self.store.load(
+            key, now=now, after_revision=len(log.events) if log else 0, limit=limit, since=since
         )
-        if stored and log and not _continues(log, stored.head):
-            self._warm.drop(key)
+        if record and log and not _continues(log, record.head.position):
+            self._cache.drop(key)
             log = None
-            stored = await self.store.load(key, now=now, limit=limit, since=since)
-        if stored is None:
-            self._warm.drop(key)
+            record = await self.store.load(key, now=now, limit=limit, since=since)
+        if record is None:
+            self._cache.drop(key)
             return None
         try:
-            return await self._read(stored, log, limit=limit, since=since)
+            events = await self._events(record, log, limit=limit, since=since)
+            return _session(record, events)
         except CorruptSession as error:
             raise CorruptSession(f"{_name(key)} is damaged: {error}.") from error
 
-    async def _read(
-        self, stored: Stored, log: EventLog | None, *, limit: int | None, since: float | None
-    ) -> PersistentSession:
-        """Decode what is new, join it to what is warm, and give the caller the wanted end of it."""
-        key, position = stored.head.key, stored.head.position
-        new = await decode_events(stored.events)
-        start = position.revision - len(new.events)
+    async def _events(
+        self, record: SessionRecord, log: EventLog | None, *, limit: int | None, since: float | None
+    ) -> list[Event]:
+        """Decode the events that were loaded, keep them, and return the wanted end of the log."""
+        position = record.head.position
+        new = await decode_events([stored.data for stored in record.events])
+        start = position.revision - len(new)
         if log is None and start == 0:
-            log = EventLog(position.mark)
-        if log is None or start > log.revision:
-            # The filters left a gap to what is warm, so the end that they let through is all.
-            known = {event_id: start + place for event_id, place in new.places.items()}
-            return _session(stored, Events(new.events), known)
-        if new.events or not log.revision:
-            log.extend(start, new)
-            self._warm.put(key, log)
-        first = _first_wanted(log.events, position.revision, limit=limit, since=since)
-        wanted = log.events[first:] if first else log.events
-        return _session(stored, Events(wanted, position.revision - first), log.revisions)
+            log = EventLog(position.incarnation)
+        if log is None or start > len(log.events):
+            return new  # The filters left a gap to what is cached. They apply to `new` alone.
+        if new or not log.events:
+            log.extend(start, new, sum(len(stored.data) for stored in record.events))
+            self._cache.put(record.head.key, log)
+        events = log.events[: position.revision]
+        return await copies(events[_first_wanted(events, limit=limit, since=since) :])
+
+    async def refresh(self, session: PersistentSession) -> None:
+        """Bring a Session object up to date, in place: the events and the state stored since.
+
+        One round trip that fetches the new events alone. `temp:` state stays as it is.
+
+        Raises:
+            SessionNotFoundError: the session was deleted or has expired.
+            StaleSessionError: another session was created under its id.
+        """
+        key, seen = _key_of(session), session.position
+        record = await self.store.load(
+            key, now=platform_time.get_time(), after_revision=seen.revision
+        )
+        if record is None:
+            raise _not_found(key)
+        if record.head.position.incarnation != seen.incarnation:
+            raise StaleSessionError(
+                f"{_name(key)} was deleted and created again since it was read; get it again."
+            )
+        new = await decode_events([stored.data for stored in record.events])
+        temporary = {
+            name: value
+            for name, value in session.state.items()
+            if name.startswith(State.TEMP_PREFIX)
+        }
+        session.state = _decode_by_scope(key, record.state) | temporary
+        session.events.extend(new)
+        session.last_update_time = record.head.updated_at
+        session.advance(record.head, (event.id for event in new))
 
     async def list_sessions(
         self, *, app_name: str, user_id: str | None = None
@@ -166,20 +191,20 @@ class PersistentSessionService(BaseSessionService):
         """Return the live sessions without events, the least recently updated first."""
         _key(app_name, user_id or "", "")
         found = await self.store.list(app_name, user_id, now=platform_time.get_time())
-        sessions: list[Session] = [_listed(stored) for stored in found]
+        sessions: list[Session] = [_listed(record) for record in found]
         sessions.sort(key=lambda session: (session.last_update_time, session.user_id, session.id))
         return ListSessionsResponse(sessions=sessions)
 
     async def delete_session(self, *, app_name: str, user_id: str, session_id: str) -> None:
         """Delete a session and its events. State of its user and app stays."""
         key = _key(app_name, user_id, session_id.strip() if session_id else session_id)
-        self._warm.drop(key)
+        self._cache.drop(key)
         await self.store.delete(key)
 
     async def get_user_state(self, *, app_name: str, user_id: str) -> dict[str, Any]:
         """Return the state that all sessions of a user share, its keys without `user:`."""
-        _key(app_name, user_id, "")
-        return decode_state(await self.store.user_state(app_name, user_id))
+        key = _key(app_name, user_id, "")
+        return _decode_shared(key, await self.store.user_state(app_name, user_id))
 
     async def append_event(self, session: Session, event: Event) -> Event:
         """Store an event with its state changes, then bring the caller's session up to date.
@@ -191,85 +216,81 @@ class PersistentSessionService(BaseSessionService):
             StaleSessionError: the stored session has events that this copy has not seen, or is
                 another one under the same id. Read it again and repeat what led to the event.
             SessionNotFoundError: it was deleted or has expired.
-            ValueError: a state value cannot be stored.
+            ValueError: a field of the event or a state value cannot be stored.
         """
         if event.partial:
             return event
-        if not (isinstance(session, PersistentSession) and session.placed):
+        if not (isinstance(session, PersistentSession) and session.attached):
             return await self._append_to_foreign(session, event)
-        async with session.lock:
+        async with session.cursor.lock:
             return await self._append(session, event, target=session)
 
     async def _append(self, session: PersistentSession, event: Event, *, target: Session) -> Event:
-        """Store an event behind `session`, and bring `target`, which may be the same, up to date."""
+        """Store an event after `session`, and bring `target`, which may be the same, up to date."""
         delta = {
             name: value
             for name, value in event.actions.state_delta.items()
             if not name.startswith(State.TEMP_PREFIX)
         }
         data = encode_event(event, delta)
-        state = _encode_by_scope(delta)
         key, expected = _key_of(session), session.position
-        attempt = key, expected.mark, event.id
-        known = session.revision_of(event.id) or self._unsure.revision(attempt)
-        found = None
+        attempt = key, expected.incarnation, event.id
+        known = session.cursor.revisions.get(event.id) or self._in_doubt.revision(attempt)
+        head = None
         if known and known <= expected.revision:
-            found = await self._find(key, Position(expected.mark, known - 1), event.id, data)
-        if found is None:
+            head = await self._find(key, replace(expected, revision=known - 1), event.id, data)
+        if head is None:
             try:
                 head = await self.store.append(
                     key,
                     expected=expected,
                     event=data,
                     timestamp=event.timestamp,
-                    state=state,
+                    state=_encode_by_scope(delta),
                     now=platform_time.get_time(),
                 )
             except NotFound:
                 raise _not_found(key) from None
             except Stale:
-                found = await self._find(key, expected, event.id, data)
-                if found is None:
+                head = await self._find(key, expected, event.id, data)
+                if head is None:
                     raise StaleSessionError(
                         f"{_name(key)} has changed since it was read at event {expected.revision};"
                         " get it again and repeat the turn."
                     ) from None
             except BaseException:
-                self._unsure.note(attempt, expected.revision + 1)
+                self._in_doubt.note(attempt, expected.revision + 1)
                 raise
-        self._unsure.settle(attempt)
-        if found is not None:
-            if found.position.revision != expected.revision + 1:
-                return event
-            head = found
-        await super().append_event(target, event)
-        target.last_update_time = event.timestamp
-        session.appended(event.id, head)
+        self._in_doubt.settle(attempt)
+        if head.position.revision == expected.revision + 1:
+            await super().append_event(target, event)
+            target.last_update_time = event.timestamp
+            session.advance(head, [event.id])
         return event
 
     async def _find(
         self, key: SessionKey, after: Position, event_id: str, data: bytes
     ) -> Head | None:
-        """Return the head as of an event that was stored behind a position, if it was.
+        """Return the head as of an event that was stored after a position, if it was.
 
-        Equal bytes are asked for beside the id, because ADK lets distinct events share an id.
+        The bytes must be equal, because ADK lets distinct events share an id.
         """
         now = platform_time.get_time()
-        stored = await self.store.load(key, now=now, after_revision=after.revision)
-        if stored is None:
+        record = await self.store.load(key, now=now, after_revision=after.revision)
+        if record is None:
             raise _not_found(key)
-        if stored.head.position.mark != after.mark:
+        if record.head.position.incarnation != after.incarnation:
             return None
-        for record in stored.events:
-            if record.data == data:
+        for stored in record.events:
+            if stored.data == data:
                 logger.info("Event %s of %s was stored already.", event_id, _name(key))
-                return replace(stored.head, position=Position(after.mark, record.revision))
+                return replace(record.head, position=replace(after, revision=stored.revision))
         return None
 
     async def _append_to_foreign(self, session: Session, event: Event) -> Event:
         """Append through a Session that this service did not make, such as one read from JSON.
 
-        It does not say what it has seen, so its last event must be the last one stored.
+        It has no cursor, so its last event must be the last one stored.
         """
         current = await self.get_session(
             app_name=session.app_name,
@@ -299,18 +320,14 @@ class PersistentSessionService(BaseSessionService):
         await self.store.ping()
 
     async def prepare(self) -> None:
-        """Create what the database needs before its first session, then check it.
-
-        Most stores create that by themselves, when they are first used.
-        """
-        if isinstance(self.store, Preparable):
-            await self.store.prepare()
+        """Create what the database needs before its first session, then check it."""
+        await self.store.prepare()
         await self.check()
 
     async def close(self) -> None:
         """Release connections and memory. The service can be used again."""
-        self._warm.clear()
-        self._unsure.clear()
+        self._cache.clear()
+        self._in_doubt.clear()
         await self.store.close()
 
     async def __aenter__(self) -> Self:
@@ -350,56 +367,93 @@ def _not_found(key: SessionKey) -> SessionNotFoundError:
 
 
 def _encode_by_scope(state: Mapping[str, Any]) -> ScopedState:
-    """Encode state by scope; `temp:` is not kept."""
-    if not state:
-        return ScopedState()
-    scopes: tuple[dict[str, Any], dict[str, Any], dict[str, Any]] = ({}, {}, {})
-    app, user, own = scopes
-    for name, value in state.items():
+    """Encode state and split it by scope. `temp:` is not kept."""
+    kept = {name: value for name, value in state.items() if not name.startswith(State.TEMP_PREFIX)}
+    app: dict[str, bytes] = {}
+    user: dict[str, bytes] = {}
+    own: dict[str, bytes] = {}
+    for name, data in encode_state(kept).items():
         if name.startswith(State.APP_PREFIX):
-            app[name.removeprefix(State.APP_PREFIX)] = value
+            app[name.removeprefix(State.APP_PREFIX)] = data
         elif name.startswith(State.USER_PREFIX):
-            user[name.removeprefix(State.USER_PREFIX)] = value
-        elif not name.startswith(State.TEMP_PREFIX):
-            own[name] = value
-    return ScopedState(*map(encode_state, scopes))
+            user[name.removeprefix(State.USER_PREFIX)] = data
+        else:
+            own[name] = data
+    return ScopedState(app, user, own)
 
 
-def _continues(log: EventLog, head: Head) -> bool:
+def _decode_by_scope(key: SessionKey, state: ScopedState) -> dict[str, Any]:
+    """Decode and merge the state that a session sees.
+
+    Raises:
+        CorruptSession: a value of the session's own cannot be read.
+    """
+    return (
+        decode_state(state.session)
+        | _decode_shared(key, state.app, State.APP_PREFIX)
+        | _decode_shared(key, state.user, State.USER_PREFIX)
+    )
+
+
+def _decode_shared(key: SessionKey, state: Mapping[str, bytes], prefix: str = "") -> dict[str, Any]:
+    """Decode state that several sessions share, without the values that cannot be read.
+
+    One damaged value must not make every session of an app or a user unreadable.
+    """
+    decoded: dict[str, Any] = {}
+    for name, data in state.items():
+        try:
+            decoded |= decode_state({name: data}, prefix=prefix)
+        except CorruptSession as error:
+            logger.error(
+                "State shared in app %r, seen by user %r, is read without one key: %s.",
+                key.app_name,
+                key.user_id,
+                error,
+            )
+    return decoded
+
+
+def _continues(log: EventLog, position: Position) -> bool:
     """Whether a log is the beginning of the session that the store has now."""
-    return log.mark == head.position.mark and log.revision <= head.position.revision
+    return log.incarnation == position.incarnation and len(log.events) <= position.revision
 
 
-def _first_wanted(events: list[Event], end: int, *, limit: int | None, since: float | None) -> int:
-    """Return the place of the first event up to `end` that the filters let through."""
-    first = 0 if limit is None else max(0, end - limit)
+def _first_wanted(events: Sequence[Event], *, limit: int | None, since: float | None) -> int:
+    """Return the index of the first event that the filters let through."""
+    first = 0 if limit is None else max(0, len(events) - limit)
     if since is not None:
-        for place in range(end - 1, first - 1, -1):
-            if events[place].timestamp < since:
-                return place + 1
+        for index in range(len(events) - 1, first - 1, -1):
+            if events[index].timestamp < since:
+                return index + 1
     return first
 
 
-def _session(stored: Stored, events: Events, known: dict[str, int]) -> PersistentSession:
-    state = decode_state(stored.state.session)
-    if stored.state.app:
-        state |= decode_state(stored.state.app, prefix=State.APP_PREFIX)
-    if stored.state.user:
-        state |= decode_state(stored.state.user, prefix=State.USER_PREFIX)
+def _session(record: SessionRecord, events: list[Event]) -> PersistentSession:
+    """Return the Session of a record and the end of its log.
+
+    Raises:
+        CorruptSession: a value of the session's own state cannot be read.
+    """
+    key, position = record.head.key, record.head.position
     session = PersistentSession(
-        app_name=stored.head.key.app_name,
-        user_id=stored.head.key.user_id,
-        id=stored.head.key.session_id,
-        state=state,
-        last_update_time=stored.head.updated_at,
+        app_name=key.app_name,
+        user_id=key.user_id,
+        id=key.session_id,
+        state=_decode_by_scope(key, record.state),
+        last_update_time=record.head.updated_at,
     )
     session.events = events
-    return session.at(stored.head, known)
+    before = replace(position, revision=position.revision - len(events))
+    session.attach(Cursor(replace(record.head, position=before)))
+    session.advance(record.head, (event.id for event in events))
+    return session
 
 
-def _listed(stored: Stored) -> PersistentSession:
+def _listed(record: SessionRecord) -> PersistentSession:
+    """Return a session without events, and without its own state if that is damaged."""
     try:
-        return _session(stored, Events(), {})
+        return _session(record, [])
     except CorruptSession as error:
-        logger.error("%s is listed without its state: %s.", _name(stored.head.key), error)
-        return _session(replace(stored, state=ScopedState()), Events(), {})
+        logger.error("%s is listed without its state: %s.", _name(record.head.key), error)
+        return _session(replace(record, state=replace(record.state, session={})), [])

@@ -13,9 +13,13 @@ The service above it (`service.py`) knows ADK and no database. Rules that every 
 6. A list costs what it returns. Filters run in the database.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, overload, runtime_checkable
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from .uri import SessionURI
 
 
 class AlreadyExists(Exception):
@@ -43,7 +47,7 @@ class SessionKey:
 class Position:
     """A place in the log of one incarnation of a session."""
 
-    mark: str
+    incarnation: str
     """Random, new with each creation: tells a session from its successor under the same id."""
     revision: int
     """How many events the session has."""
@@ -85,35 +89,8 @@ class StoredEvent:
     data: bytes
 
 
-class StoredLog(Sequence[StoredEvent]):
-    """The end of a log as a driver returned it: what becomes an event when it is asked for.
-
-    To make thousands at once would keep other tasks waiting.
-
-    Args:
-        records: what the driver returned, an item for each event.
-        read: makes the event of an item; its place, from 0, comes first.
-    """
-
-    def __init__(self, records: Sequence[Any], read: Callable[[int, Any], StoredEvent]) -> None:
-        self._records = records
-        self._read = read
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    @overload
-    def __getitem__(self, place: int) -> StoredEvent: ...
-    @overload
-    def __getitem__(self, place: slice) -> Sequence[StoredEvent]: ...
-    def __getitem__(self, place: int | slice) -> StoredEvent | Sequence[StoredEvent]:
-        if isinstance(place, slice):
-            return [self[each] for each in range(*place.indices(len(self)))]
-        return self._read(range(len(self))[place], self._records[place])
-
-
 @dataclass(frozen=True, slots=True)
-class Stored:
+class SessionRecord:
     """What a store gives back of a session. `events` are in order and without gaps."""
 
     head: Head
@@ -131,29 +108,43 @@ def next_expiry(expires_at: float | None, *, ttl: int, now: float) -> float | No
     return max(expires_at or 0.0, now + ttl)
 
 
-class SessionStore(Protocol):
+class SessionStore(ABC):
     """A database of sessions. Every method may raise `StoreUnavailable` of `errors.py`.
 
     The methods are called from any task and any event loop. A cancelled call may or may not have
     taken effect, but leaves the store usable.
     """
 
+    @classmethod
+    @abstractmethod
+    def from_uri(cls, uri: "SessionURI") -> Self:
+        """Return the store that a URI describes. Nothing is connected before the first call.
+
+        The store takes its options out of `uri.options`.
+
+        Raises:
+            ConfigurationError: the URI cannot work.
+        """
+
     @property
+    @abstractmethod
     def location(self) -> str:
         """Where the data is, for people: host, port and database, or a file. Never a password."""
 
+    @abstractmethod
     async def create(
-        self, key: SessionKey, *, mark: str, state: ScopedState, now: float, ttl: int
-    ) -> Stored:
-        """Create a session at revision 0 and merge its state into what app and user have.
+        self, key: SessionKey, *, incarnation: str, state: ScopedState, now: float, ttl: int
+    ) -> SessionRecord:
+        """Create a session at revision 0 and merge its state into that of its app and user.
 
-        All or nothing: a refused creation changes no state. A live session that has this very
-        `mark` is the reply to a call that was delivered twice and counts as created.
+        All or nothing: a refused creation changes no state. If a live session has this very
+        `incarnation`, the call was delivered twice, and the session counts as created.
 
         Raises:
             AlreadyExists: there is a live session under the key.
         """
 
+    @abstractmethod
     async def load(
         self,
         key: SessionKey,
@@ -162,15 +153,16 @@ class SessionStore(Protocol):
         after_revision: int = 0,
         limit: int | None = None,
         since: float | None = None,
-    ) -> Stored | None:
+    ) -> SessionRecord | None:
         """Return a session with all its state and the wanted end of its log, or None.
 
         Args:
             after_revision: leave out the events up to this one.
-            limit: at most so many of the last events; 0 for none.
-            since: only the events behind the last one that is older than this timestamp.
+            limit: at most this many of the last events; 0 for none.
+            since: only the events after the last one that is older than this timestamp.
         """
 
+    @abstractmethod
     async def append(
         self,
         key: SessionKey,
@@ -188,25 +180,32 @@ class SessionStore(Protocol):
             Stale: its position is not the expected one.
         """
 
-    async def list(self, app_name: str, user_id: str | None, *, now: float) -> Sequence[Stored]:
+    @abstractmethod
+    async def list(
+        self, app_name: str, user_id: str | None, *, now: float
+    ) -> Sequence[SessionRecord]:
         """Return the live sessions of a user, or of all users of the app, without events."""
 
+    @abstractmethod
     async def delete(self, key: SessionKey) -> None:
-        """Delete a session with its events and its own state; one that is not there is no error."""
+        """Delete a session with its events and its own state. A missing session is no error."""
 
+    @abstractmethod
     async def user_state(self, app_name: str, user_id: str) -> Mapping[str, bytes]:
         """Return the state that all sessions of the user share."""
 
+    @abstractmethod
     async def ping(self) -> None:
         """Return when the database answers and can be used."""
 
+    @abstractmethod
     async def close(self) -> None:
         """Release all connections. The store opens new ones when it is used again."""
 
-
-@runtime_checkable
-class Preparable(Protocol):
-    """A store whose database must be told to begin, because it costs money or takes other rights."""
-
     async def prepare(self) -> None:
-        """Create what the first session needs; what is there already stays."""
+        """Create what the first session needs. What exists already stays.
+
+        Only a store that does not create it by itself, because it costs money or takes other
+        rights, has something to do here.
+        """
+        return None

@@ -86,7 +86,9 @@ def parse(line: str) -> Exported:
     except KeyError as error:
         raise TransferError(f"{error} is missing") from error
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise TransferError(f"it is no such JSON ({str(error).partition(chr(10))[0]})") from error
+        raise TransferError(
+            f"it is not an exported session ({str(error).partition(chr(10))[0]})"
+        ) from error
 
 
 async def restore(service: PersistentSessionService, sessions: Sequence[Exported]) -> None:

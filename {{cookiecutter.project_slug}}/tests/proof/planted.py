@@ -1,0 +1,68 @@
+"""Stores with a bug each, to show that the tests would find it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import inf, nextafter
+from typing import Any
+
+from {{ cookiecutter.__package }}.sessions.store import (
+    Head,
+    SessionKey,
+    SessionRecord,
+    SessionStore,
+)
+
+
+class Planted:
+    """Passes every call on to a store. Each subclass spoils one thing."""
+
+    def __init__(self, store: SessionStore) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+class LosesAKey(Planted):
+    """Of an append that changes what the app and what the user have, forgets a key of the user's."""
+
+    async def append(self, key: SessionKey, *, state: Any, **more: Any) -> Head:
+        if state.app and state.user:
+            state = replace(state, user=dict(list(state.user.items())[:-1]))
+        return await self._store.append(key, state=state, **more)
+
+
+class WrongEdge(Planted):
+    """Leaves out an event that is exactly as old as the filter asks for."""
+
+    async def load(
+        self, key: SessionKey, *, since: float | None = None, **more: Any
+    ) -> SessionRecord | None:
+        since = since if since is None else nextafter(since, inf)
+        return await self._store.load(key, since=since, **more)
+
+
+class IdsCollide(Planted):
+    """Joins user and session with a colon, so that `a` + `b:c` is what `a:b` + `c` is."""
+
+    def __init__(self, store: SessionStore) -> None:
+        super().__init__(store)
+        self._first: dict[tuple[str, str], SessionKey] = {}
+
+    def _joined(self, key: SessionKey) -> SessionKey:
+        return self._first.setdefault((key.app_name, f"{key.user_id}:{key.session_id}"), key)
+
+    async def create(self, key: SessionKey, **more: Any) -> SessionRecord:
+        return await self._store.create(self._joined(key), **more)
+
+    async def load(self, key: SessionKey, **more: Any) -> SessionRecord | None:
+        return await self._store.load(self._joined(key), **more)
+
+    async def append(self, key: SessionKey, **more: Any) -> Head:
+        return await self._store.append(self._joined(key), **more)
+
+    async def delete(self, key: SessionKey) -> None:
+        await self._store.delete(self._joined(key))
+
+
+PLANTED: Sequence[type[Planted]] = (LosesAKey, WrongEdge, IdsCollide)

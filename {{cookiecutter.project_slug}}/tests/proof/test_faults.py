@@ -1,0 +1,200 @@
+"""A network and a server that fail at any moment: an error says so, and nothing is lost or doubled."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.adk.errors.already_exists_error import AlreadyExistsError
+
+from {{ cookiecutter.__package }}.sessions import create_session_service
+from {{ cookiecutter.__package }}.sessions.errors import StoreUnavailable
+from {{ cookiecutter.__package }}.sessions.service import PersistentSessionService
+
+from ..servers import namespace, proxy, serve
+from ..servers.proxy import Proxy, Weather
+from ..sessions.support import APP, SESSION, USER, create, event, exists, get, texts
+from .figures import Figure, repetitions
+
+Proxied = tuple[Proxy, PersistentSessionService]
+Call = Callable[[PersistentSessionService], Awaitable[Any]]
+
+CALLS: dict[str, Call] = {
+    "create": lambda service: create(service, "another"),
+    "get": get,
+    "list": lambda service: service.list_sessions(app_name=APP, user_id=USER),
+    "list all": lambda service: service.list_sessions(app_name=APP),
+    "delete": lambda service: service.delete_session(
+        app_name=APP, user_id=USER, session_id="other"
+    ),
+    "user state": lambda service: service.get_user_state(app_name=APP, user_id=USER),
+    "check": lambda service: service.check(),
+}
+BAD = [weather for weather in Weather if weather is not Weather.FINE]
+
+
+@pytest.fixture(scope="module")
+def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server of these tests' own, near enough to stand a proxy before it."""
+    with serve(tmp_path_factory.mktemp("faults")) as uri:
+        yield uri
+
+
+@pytest.fixture
+async def proxied(own_server: str) -> AsyncIterator[Proxied]:
+    """A proxy before that server, and a service that goes through it."""
+    with namespace(own_server) as uri:
+        async with proxy.run(*proxy.address(uri)) as between:
+            detour = proxy.through(uri, between.port)
+            async with create_session_service(detour) as service:
+                yield between, service
+
+
+@pytest.mark.parametrize("weather", BAD, ids=[weather.name for weather in BAD])
+async def test_every_call_says_in_a_sentence_that_it_failed_and_works_again(
+    proxied: Proxied, weather: Weather
+) -> None:
+    between, service = proxied
+    session = await create(service)
+    await create(service, "other")
+
+    async def fails(call: Awaitable[Any]) -> None:
+        with pytest.raises(StoreUnavailable) as caught:
+            await call
+        assert "\n" not in str(caught.value)
+        assert str(caught.value).endswith(".")
+
+    between.weather = weather
+    said = event("said", own=1, user__n=1, temp__t=1)
+    await asyncio.gather(
+        *(fails(call(service)) for call in CALLS.values()),
+        fails(service.append_event(session, said)),
+    )
+    assert session.events == []
+    assert session.state == {}
+    between.weather = Weather.FINE
+    for call in CALLS.values():
+        try:
+            await call(service)
+        except AlreadyExistsError:
+            assert weather in (Weather.LOSE_REPLY, Weather.CUT_REPLY)
+    await service.append_event(session, said)
+    await service.append_event(session, event("next"))
+    assert session.state == {"own": 1, "user:n": 1, "temp:t": 1}
+    assert texts(session) == texts(await get(service)) == ["said", "next"]
+
+
+async def test_an_append_that_is_tried_again_until_it_succeeds_is_one_event(
+    proxied: Proxied, figure: Figure
+) -> None:
+    """Something happens at a random moment of most calls, and the caller simply tries again."""
+    between, service = proxied
+    session = await create(service)
+    weathers = Counter[str]()
+    dice = random.Random()
+    expected: list[str] = []
+
+    def begin() -> None:
+        if dice.random() < 0.03:
+            weathers["silence"] += 1
+            between.weather = Weather.SILENCE
+            return
+        weather = dice.choice([Weather.LOSE_REPLY, Weather.CUT_REPLY, Weather.REFUSE])
+        weathers[weather.name.lower()] += 1
+        between.strike(weather)
+
+    for number in range(repetitions(2_000, 60)):
+        between.delay = dice.choice([0.0, 0.0, 0.002])
+        strikes = asyncio.get_running_loop().call_later(dice.random() / 1_000, begin)
+        said = event(str(number), last=number, user__last=number)
+        while True:
+            call = asyncio.ensure_future(_random_call(dice, service, session, said, expected))
+            if dice.random() < 0.1:
+                weathers["cancelled"] += 1
+                await asyncio.sleep(dice.random() / 300)
+                call.cancel()
+            try:
+                await call
+                break
+            except (StoreUnavailable, asyncio.CancelledError):
+                between.weather = Weather.FINE
+        strikes.cancel()
+        between.weather = Weather.FINE
+    stored = await get(service)
+    assert texts(session) == texts(stored) == expected
+    assert stored.state == {"last": int(expected[-1]), "user:last": int(expected[-1])}
+    for what, count in sorted(weathers.items()):
+        figure(what, count)
+
+
+async def _random_call(
+    dice: random.Random,
+    service: PersistentSessionService,
+    session: Any,
+    said: Any,
+    expected: list[str],
+) -> None:
+    """Append in most cases; the first try of an event that has begun must be brought to its end."""
+    text = said.content.parts[0].text
+    if text in expected[-1:] or dice.random() < 0.7 or not expected:
+        if text not in expected[-1:]:
+            expected.append(text)
+        await service.append_event(session, said)
+        return
+    call = dice.choice(list(CALLS.values()))
+    try:
+        await call(service)
+    except AlreadyExistsError:
+        await service.delete_session(app_name=APP, user_id=USER, session_id="another")
+
+
+async def test_many_calls_that_were_cancelled_leave_room_for_others(
+    proxied: Proxied, figure: Figure
+) -> None:
+    """More of them than any pool of connections has."""
+    between, service = proxied
+    await create(service)
+    between.delay = 0.005
+    rounds = repetitions(100, 8)
+    for _ in range(rounds):
+        calls = [asyncio.ensure_future(get(service)) for _ in range(20)]
+        await asyncio.sleep(random.random() / 50)
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+    between.delay = 0.0
+    found = await asyncio.gather(*(get(service) for _ in range(20)))
+    assert len(found) == 20
+    figure("cancelled", 20 * rounds)
+
+
+async def test_a_server_that_was_restarted_is_used_at_once(tmp_path: Path) -> None:
+    """It comes back at another port, behind the same address."""
+    running = ExitStack()
+    uri = running.enter_context(serve(tmp_path))
+    async with AsyncExitStack() as stack:
+        stack.callback(running.close)
+        between = await stack.enter_async_context(proxy.run(*proxy.address(uri)))
+        detour = create_session_service(proxy.through(uri, between.port))
+        service = await stack.enter_async_context(detour)
+        session = await create(service)
+        await service.append_event(session, event("before"))
+        await asyncio.to_thread(running.close)
+        with pytest.raises(StoreUnavailable):
+            await get(service)
+        between.move(await asyncio.to_thread(running.enter_context, serve(tmp_path)))
+        await service.append_event(session, event("after"))
+        assert texts(await get(service)) == ["before", "after"]
+
+
+async def test_the_server_is_slow_and_not_lost(proxied: Proxied) -> None:
+    between, service = proxied
+    session = await create(service)
+    between.delay = 0.1
+    await service.append_event(session, event("late"))
+    assert texts(await get(service)) == ["late"]
+    assert await exists(service, SESSION)

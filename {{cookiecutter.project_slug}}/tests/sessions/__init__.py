@@ -1,0 +1,1 @@
+"""What the session service promises, each promise a test."""

@@ -1,0 +1,121 @@
+"""Programs of this project, started for real and talked to over HTTP."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+
+from {{ cookiecutter.__package }}.sessions.config import APP_NAME
+from {{ cookiecutter.__package }}.sessions.environment import PROJECT
+
+STARTS_WITHIN = 300.0
+"""Seconds. A busy machine may take its time."""
+
+USER = "test_user"
+"""The user of `adk run`."""
+
+AGENTS = Path(__file__).parent / "agents"
+"""A folder of agents that need no key; `noter` is the only one."""
+
+PYTHON = [sys.executable, "-m", APP_NAME]
+ADK = [shutil.which("adk", path=str(Path(sys.executable).parent)) or "adk"]
+
+
+class Program:
+    """A program of this project with a session URI. Its output is kept in a file."""
+
+    def __init__(self, arguments: Sequence[str], uri: str, output: Path) -> None:
+        self.output = output
+        environment = {**os.environ, "MODEL": "offline", "SESSION_SERVICE_URI": uri}
+        if arguments[0] in ADK:
+            # ADK itself does not read the variable: the URI is an option like any other.
+            arguments = [*arguments[:2], f"--session_service_uri={uri}", *arguments[2:]]
+            del environment["SESSION_SERVICE_URI"]
+        with output.open("wb") as file:
+            self.process = subprocess.Popen(
+                arguments,
+                cwd=PROJECT,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def printed(self) -> str:
+        """Return what it has printed so far."""
+        return self.output.read_text(encoding="utf-8", errors="replace")
+
+    def wait(self) -> int:
+        """Return the exit status, once it has ended."""
+        return self.process.wait(STARTS_WITHIN)
+
+    def kill(self) -> None:
+        """End it at once, without a chance to save anything."""
+        self.process.kill()
+        self.process.wait()
+
+
+class Server(Program):
+    """A program that answers HTTP once it is ready."""
+
+    def __init__(self, arguments: Sequence[str], uri: str, output: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        super().__init__([*arguments, f"--port={port}"], uri, output)
+        # A proxy of the environment is not for loopback.
+        self.http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False)
+
+    def ready(self) -> Self:
+        """Wait until it answers."""
+        deadline = time.monotonic() + STARTS_WITHIN
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                self.http.get("/health").raise_for_status()
+                return self
+            except httpx.HTTPError:
+                time.sleep(0.05)
+        raise AssertionError(f"The server did not start:\n{self.printed()}")
+
+    def kill(self) -> None:
+        """Close the client as well."""
+        self.http.close()
+        super().kill()
+
+    def create(self, session: str, *, app: str = APP_NAME, **body: Any) -> None:
+        """Create a session."""
+        self._json(
+            "POST", f"/apps/{app}/users/{USER}/sessions", json={"session_id": session, **body}
+        )
+
+    def get(self, session: str, *, app: str = APP_NAME) -> dict[str, Any]:
+        """Return a session."""
+        found: dict[str, Any]
+        found = self._json("GET", f"/apps/{app}/users/{USER}/sessions/{session}")
+        return found
+
+    def say(self, session: str, text: str, *, app: str = "noter") -> str:
+        """Say something in a session and return the answer."""
+        message = {"role": "user", "parts": [{"text": text}]}
+        body = {"app_name": app, "user_id": USER, "session_id": session}
+        events = self._json("POST", "/run", json=body | {"new_message": message})
+        answer: str = events[-1]["content"]["parts"][0]["text"]
+        return answer
+
+    def _json(self, method: str, path: str, **more: Any) -> Any:
+        response = self.http.request(method, path, **more)
+        assert response.is_success, f"{response.text}\n{self.printed()}"
+        return response.json()

@@ -1,0 +1,245 @@
+"""The commands that look after what is stored: `sessions …` and `doctor`."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from google.adk.events.event import Event
+from google.adk.events.event_actions import EventActions
+from google.genai import types
+
+from {{ cookiecutter.__package }}.sessions import create_session_service
+from {{ cookiecutter.__package }}.sessions.cli import sessions
+from {{ cookiecutter.__package }}.sessions.config import APP_NAME
+from {{ cookiecutter.__package }}.sessions.doctor import doctor
+from {{ cookiecutter.__package }}.sessions.service import PersistentSessionService
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(uri: str) -> Run:
+    """Run one of the `sessions` commands on a corner of the real server."""
+
+    def run(*arguments: str, **more: Any) -> Result:
+        return CliRunner().invoke(sessions, [*arguments, "--uri", uri], **more)
+
+    return run
+
+
+@pytest.fixture
+def stored(uri: str) -> None:
+    """Store two sessions of Ada and one of Grace; `talk` has events, state and a ttl of its own."""
+
+    async def store() -> None:
+        async with create_session_service(uri) as service:
+            await create(service, "ada", "talk", state={"topic": "whales"}, ttl="7d")
+            await create(service, "ada", "empty")
+            await create(service, "grace", "other")
+            talk = await service.get_session(app_name=APP_NAME, user_id="ada", session_id="talk")
+            assert talk is not None
+            deltas: list[dict[str, Any]] = [{"user:name": "Ada"}, {"n": 1}, {"n": {1, 2}}]
+            for number, delta in enumerate(deltas, 1):
+                await service.append_event(talk, event(number, f"message {number}", delta))
+
+    asyncio.run(store())
+
+
+async def create(service: PersistentSessionService, user: str, session: str, **more: Any) -> None:
+    await service.create_session(app_name=APP_NAME, user_id=user, session_id=session, **more)
+
+
+def event(number: int, text: str, delta: dict[str, Any]) -> Event:
+    return Event(
+        id=f"event-{number}",
+        author="user",
+        timestamp=1_700_000_000.25 + number,
+        content=types.Content(role="user", parts=[types.Part(text=text)]),
+        actions=EventActions(state_delta=delta),
+    )
+
+
+def test_init_makes_the_place_ready_and_can_be_repeated(run: Run) -> None:
+    for _ in range(2):
+        result = run("init")
+        assert result.exit_code == 0
+        assert result.stderr.startswith("Ready: ")
+
+
+@pytest.mark.usefixtures("stored")
+def test_list_shows_the_sessions_of_everybody_or_of_one_user(run: Run) -> None:
+    header, *lines = run("list").stdout.splitlines()
+    assert header.split("\t") == ["SESSION", "USER", "EVENTS", "LAST EVENT", "EXPIRES IN"]
+    assert {tuple(line.split("\t")[:3]) for line in lines} == {
+        ("talk", "ada", "3"),
+        ("empty", "ada", "0"),
+        ("other", "grace", "0"),
+    }
+    (grace,) = json.loads(run("list", "--user", "grace", "--json").stdout)
+    assert (grace["id"], grace["user"], grace["app"]) == ("other", "grace", APP_NAME)
+    assert json.loads(run("list", "--app", "another", "--json").stdout) == []
+
+
+def test_list_says_so_when_there_is_nothing(run: Run) -> None:
+    result = run("list")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr == f"There are no sessions in app {APP_NAME!r}.\n"
+
+
+@pytest.mark.usefixtures("stored")
+def test_show_tells_what_was_said_and_what_is_known(run: Run) -> None:
+    shown = run("show", "talk").stdout
+    assert "Session talk of user ada" in shown
+    assert "3 events" in shown
+    assert "topic\twhales" in shown
+    assert "user:name\tAda" in shown
+    assert "user\tmessage 2" in shown
+
+
+@pytest.mark.usefixtures("stored")
+def test_show_wants_to_know_which_user_is_meant_where_two_share_an_id(run: Run, uri: str) -> None:
+    async def another() -> None:
+        async with create_session_service(uri) as service:
+            await create(service, "grace", "talk")
+
+    asyncio.run(another())
+    result = run("show", "talk")
+    assert result.exit_code == 1
+    assert "More than one user has session 'talk'; pass --user" in result.stderr
+    assert "Session talk of user grace" in run("show", "talk", "--user", "grace").stdout
+
+
+@pytest.mark.usefixtures("stored")
+def test_exported_sessions_come_back_as_they_were(run: Run, tmp_path: Path) -> None:
+    before = json.loads(run("show", "talk", "--json").stdout)
+    exported = run("export", "--all").stdout
+    assert len(exported.splitlines()) == 3
+    file = tmp_path / "sessions.jsonl"
+    file.write_text(exported, encoding="utf-8")
+    assert run("delete", "--yes", "talk", "empty", "other").exit_code == 0
+
+    result = run("import", str(file))
+    assert (result.exit_code, result.stderr) == (0, "Imported 3 sessions.\n")
+
+    assert json.loads(run("show", "talk", "--json").stdout) == before
+    assert [event["id"] for event in before["events"]] == ["event-1", "event-2", "event-3"]
+    assert before["events"][0]["timestamp"] == 1_700_000_001.25
+    assert before["ttl"] == 7 * 86_400
+
+
+@pytest.mark.usefixtures("stored")
+def test_import_gives_a_user_the_state_of_the_export_and_not_that_of_an_old_event(
+    run: Run, uri: str
+) -> None:
+    async def rename() -> None:
+        async with create_session_service(uri) as service:
+            await create(service, "ada", "later", state={"user:name": "Countess Ada"})
+
+    asyncio.run(rename())
+    exported = run("export", "talk").stdout
+    run("delete", "--yes", "talk")
+    assert run("import", "-", input=exported).exit_code == 0
+    state = json.loads(run("show", "talk", "--json").stdout)["state"]
+    assert state["user:name"] == "Countess Ada"
+
+
+@pytest.mark.usefixtures("stored")
+def test_import_overwrites_nothing_and_leaves_nothing_half_done(run: Run) -> None:
+    exported = run("export", "talk").stdout
+    result = run("import", "-", input=exported)
+    assert result.exit_code == 1
+    assert "session 'talk' of user 'ada'" in result.stderr
+    assert "is there already: delete it first." in result.stderr
+
+    renamed = exported.replace('"talk"', '"copy"')
+    result = run("import", "-", input=renamed + renamed)
+    assert result.exit_code == 1
+    assert result.stderr == "Error: Nothing was imported: Session with id copy already exists.\n"
+    assert run("show", "copy").exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("not JSON", "it is not an exported session"),
+        ("[1, 2]", "it is not an exported session of format 1"),
+        ('{"format": 2}', "it is not an exported session of format 1"),
+        ('{"format": 1, "app": "a", "user": "u"}', "'id' is missing"),
+        ('{"format": 1, "app": "a", "user": "u", "id": 7}', "are not all texts"),
+        (
+            '{"format": 1, "app": "a", "user": "u", "id": "i", "ttl": "soon", "state": {}}',
+            "ttl 'soon' is not a time to live",
+        ),
+        (
+            '{"format": 1, "app": "a", "user": "u", "id": "i", "ttl": 0, "state": {},'
+            ' "events": [{"timestamp": "x"}]}',
+            "event cannot be read",
+        ),
+    ],
+)
+def test_import_names_the_line_that_it_cannot_read(run: Run, line: str, problem: str) -> None:
+    result = run("import", "-", input=f"\n{line}\n")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: Line 2 of <stdin> cannot be imported: ")
+    assert problem in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.usefixtures("stored")
+def test_delete_asks_first(run: Run) -> None:
+    assert "Nothing was deleted." in run("delete", "talk", input="n\n").stderr
+    assert run("show", "talk").exit_code == 0
+    assert run("delete", "talk", "empty", input="y\n").exit_code == 0
+    assert run("show", "talk").exit_code == 1
+    assert run("show", "other").exit_code == 0
+
+
+@pytest.mark.usefixtures("stored")
+def test_delete_deletes_nothing_if_one_of_the_sessions_is_not_there(run: Run) -> None:
+    result = run("delete", "--yes", "talk", "nowhere")
+    assert result.exit_code == 1
+    assert "There is no session 'nowhere'" in result.stderr
+    assert run("show", "talk").exit_code == 0
+
+
+def test_what_users_wrote_cannot_steer_the_terminal(run: Run, uri: str) -> None:
+    async def attack() -> None:
+        async with create_session_service(uri) as service:
+            await create(service, "eve", "\x1b[2J\nx", state={"k\t": "\x1b]0;title\x07"})
+
+    asyncio.run(attack())
+    shown = run("list").stdout + run("show", "\x1b[2J\nx").stdout
+    assert "\x1b" not in shown
+    assert "\\x1b[2J x" in shown
+
+
+def test_a_wrong_uri_is_one_sentence() -> None:
+    result = CliRunner().invoke(sessions, ["list", "--uri", "nowhere://me:secret@host"])
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: The session URI starts with 'nowhere'")
+    assert "secret" not in result.output
+
+
+def test_the_doctor_finds_nothing_wrong(uri: str) -> None:
+    result = CliRunner().invoke(doctor, ["--uri", uri])
+    assert result.exit_code == 0, result.output
+    assert all(line.startswith("ok ") for line in result.stdout.splitlines())
+    assert "google-adk" in result.stdout
+    assert "a session was created" in result.stdout
+
+
+def test_the_doctor_says_what_is_wrong_and_goes_on() -> None:
+    result = CliRunner().invoke(doctor, ["--uri", "nowhere://me:secret@host"])
+    assert result.exit_code == 1
+    assert "wrong The session URI starts with 'nowhere'" in result.stdout
+    assert "ok    Python" in result.stdout
+    assert "secret" not in result.output
+
+
+def test_the_doctor_leaves_nothing_behind(uri: str) -> None:
+    CliRunner().invoke(doctor, ["--uri", uri])
+    assert "no sessions" in CliRunner().invoke(sessions, ["list", "--uri", uri]).stderr

@@ -1,0 +1,166 @@
+"""The journal of the store that the project came with. Remove this file together with that store."""
+
+# ruff: noqa: ASYNC230  # the files are small, and nobody else is waiting
+
+import json
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from {{ cookiecutter.__package }}.sessions.stores import custom_journal
+
+from {{ cookiecutter.__package }}.sessions import create_session_service, errors
+from {{ cookiecutter.__package }}.sessions.config import SCHEME
+
+from .support import create, event, exists, get, texts
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Path:
+    """The file of a journal that is not there yet."""
+    return tmp_path / "sessions.jsonl"
+
+
+def uri_of(journal: Path) -> str:
+    return f"{SCHEME}:///{journal.as_posix()}"
+
+
+async def test_without_a_file_sessions_live_in_memory() -> None:
+    async with create_session_service(f"{SCHEME}://") as service:
+        session = await create(service)
+        await service.append_event(session, event("hi", own=1))
+        assert texts(await get(service)) == ["hi"]
+    async with create_session_service(f"{SCHEME}://") as service:
+        assert not await exists(service)
+
+
+async def test_half_a_line_at_the_end_never_happened(journal: Path) -> None:
+    """That is what a process leaves that is killed while it writes."""
+    async with create_session_service(uri_of(journal)) as service:
+        await service.append_event(await create(service), event("first"))
+        whole = journal.read_bytes()
+        journal.write_bytes(whole + whole.splitlines()[-1][:-3])
+        session = await get(service)
+        assert texts(session) == ["first"]
+        await service.append_event(session, event("second"))
+    async with create_session_service(uri_of(journal)) as service:
+        assert texts(await get(service)) == ["first", "second"]
+
+
+async def test_the_journal_does_not_grow_for_ever(
+    journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is gone is left out when it is written anew, and whoever shares it notices."""
+    monkeypatch.setattr(custom_journal, "GROWTH", 20)
+    async with create_session_service(uri_of(journal)) as other:
+        await create(other, "kept", state={"own": 1, "user:name": "Ada", "app:motd": "hi"})
+        async with create_session_service(uri_of(journal)) as service:
+            for number in range(50):
+                await create(service, f"{number}")
+                await service.delete_session(app_name="app", user_id="user", session_id=f"{number}")
+            await service.append_event(await get(service, "kept"), event("hi"))
+        assert len(journal.read_bytes().splitlines()) < 50
+        session = await get(other, "kept")
+        assert texts(session) == ["hi"]
+        assert session.state == {"own": 1, "user:name": "Ada", "app:motd": "hi"}
+        assert not await exists(other, "0")
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("Dear diary,\n", "is not a journal of sessions"),
+        ('{"title": "Dear diary"}\n', "is not a journal of sessions"),
+        ('{"format": "sessions 2", "id": "x", "lines": 0}\n', "another version"),
+    ],
+)
+async def test_a_file_of_somebody_else_is_left_as_it_is(
+    journal: Path, content: str, complaint: str
+) -> None:
+    journal.write_text(content)
+    async with create_session_service(uri_of(journal)) as service:
+        with pytest.raises(errors.ConfigurationError, match=complaint):
+            await service.check()
+        with pytest.raises(errors.ConfigurationError, match=complaint):
+            await create(service)
+    assert journal.read_text() == content
+
+
+async def test_a_damaged_journal_is_not_written_to(journal: Path) -> None:
+    async with create_session_service(uri_of(journal)) as service:
+        await create(service)
+    damaged = journal.read_text() + '{"key": []}\n'
+    journal.write_text(damaged)
+    async with create_session_service(uri_of(journal)) as service:
+        with pytest.raises(errors.StoreUnavailable, match="is damaged"):
+            await create(service, "other")
+    assert journal.read_text() == damaged
+
+
+async def test_somebody_who_holds_the_lock_is_waited_for_in_vain(journal: Path) -> None:
+    async with create_session_service(uri_of(journal), lock_timeout=0.05) as service:
+        session = await create(service)
+        with Path(f"{journal}.lock").open("ab") as lock:
+            assert custom_journal.try_to_lock(lock)
+            with pytest.raises(errors.StoreUnavailable, match="raise lock_timeout"):
+                await service.append_event(session, event("hi"))
+        assert session.events == []
+        await service.append_event(session, event("hi"))
+        assert texts(await get(service)) == ["hi"]
+
+
+async def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    async with create_session_service(uri_of(tmp_path / "file" / "sessions.jsonl")) as service:
+        with pytest.raises(errors.StoreUnavailable, match="cannot be used"):
+            await service.check()
+
+
+FILL_THE_DISK = """
+import asyncio, resource, sys
+from {{ cookiecutter.__package }}.sessions import create_session_service
+from {{ cookiecutter.__package }}.sessions.errors import StoreUnavailable
+from tests.sessions.support import create, event, get, texts
+
+async def main(uri):
+    async with create_session_service(uri) as service:
+        session = await create(service)
+        await service.append_event(session, event("small"))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, -1))
+        try:
+            await service.append_event(session, event("large" * 2000, own=1))
+        except StoreUnavailable as error:
+            print(error)
+        print(texts(session), session.state)
+        await service.append_event(session, event("small"))
+        print(texts(await get(service)))
+
+asyncio.run(main(sys.argv[1]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no such limit")
+def test_a_full_disk_takes_nothing_by_halves(journal: Path) -> None:
+    """A limit on the size of files does here what a full disk does."""
+    command = [sys.executable, "-c", FILL_THE_DISK, uri_of(journal)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    error, refused, stored = ran.stdout.splitlines()
+    assert "the disk is full" in error
+    assert refused == "['small'] {}"
+    assert stored == "['small', 'small']"
+
+
+async def test_an_append_costs_the_same_at_any_length(journal: Path) -> None:
+    """It writes one line, whatever was written before."""
+    async with create_session_service(uri_of(journal)) as service:
+        session = await create(service)
+        sizes = [journal.stat().st_size]
+        for _ in range(300):
+            await service.append_event(session, event("hello"))
+            sizes.append(journal.stat().st_size)
+    written = [after - before for before, after in pairwise(sizes)]
+    assert max(written) - min(written) < 20
+    lines = journal.read_text().splitlines()
+    assert [bool(json.loads(line).get("event")) for line in lines] == [False] * 2 + [True] * 300

@@ -1,0 +1,463 @@
+"""What this project's service promises beyond ADK's contract: that sessions last, and stay right."""
+
+import asyncio
+import copy
+import gc
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from google.adk.errors import StaleSessionError
+from google.adk.errors.session_not_found_error import SessionNotFoundError
+from google.adk.sessions.base_session_service import GetSessionConfig
+from google.adk.sessions.session import Session
+
+from {{ cookiecutter.__package }}.sessions import create_session_service
+from {{ cookiecutter.__package }}.sessions.errors import StoreUnavailable
+from {{ cookiecutter.__package }}.sessions.service import PersistentSessionService
+from {{ cookiecutter.__package }}.sessions.session import PersistentSession
+
+from .support import APP, SESSION, USER, create, event, exists, get, texts
+
+
+@pytest.fixture
+async def other(uri: str) -> AsyncIterator[PersistentSessionService]:
+    """A second service on the same database, as another process would have it."""
+    async with create_session_service(uri) as service:
+        yield service
+
+
+class TestLasting:
+    async def test_a_session_is_there_for_the_next_process(
+        self, service: PersistentSessionService, other: PersistentSessionService
+    ) -> None:
+        session = await create(service, state={"own": 1, "user:name": "Ada", "app:motd": "hi"})
+        await service.append_event(session, event("before", own=2))
+        await service.close()
+        stored = await get(other)
+        assert texts(stored) == ["before"]
+        assert stored.state == {"own": 2, "user:name": "Ada", "app:motd": "hi"}
+
+    async def test_a_closed_service_can_be_used_again(
+        self, service: PersistentSessionService
+    ) -> None:
+        session = await create(service)
+        await service.close()
+        await service.append_event(session, event("after"))
+        assert texts(await get(service)) == ["after"]
+
+    # The connections of a loop end with it, and drivers say that nobody closed them.
+    @pytest.mark.filterwarnings("ignore::ResourceWarning")
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+    def test_one_service_works_on_several_event_loops(self, uri: str) -> None:
+        """`Runner.run` opens a loop in a thread for every call."""
+        service = create_session_service(uri)
+
+        async def turn(text: str) -> list[str | None]:
+            session = await get(service) if await exists(service) else await create(service)
+            await service.append_event(session, event(text))
+            return texts(await get(service))
+
+        assert asyncio.run(turn("first")) == ["first"]
+        assert asyncio.run(turn("second")) == ["first", "second"]
+        asyncio.run(service.close())
+        gc.collect()
+
+    @pytest.mark.filterwarnings("ignore::ResourceWarning")
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+    def test_a_loop_that_ends_in_mid_call_leaves_the_service_usable(self, uri: str) -> None:
+        service = create_session_service(uri)
+        said = [event(str(number)) for number in range(10)]
+
+        async def leave(number: int) -> None:
+            session = await get(service)
+            for unfinished in (service.append_event(session, said[number]), get(service)):
+                asyncio.ensure_future(unfinished)  # noqa: RUF006
+            for _ in range(number):
+                await asyncio.sleep(0)
+
+        async def come_back(number: int) -> list[str | None]:
+            await service.append_event(await get(service), said[number])
+            return texts(await get(service))
+
+        asyncio.run(create(service))
+        for number in range(len(said)):
+            asyncio.run(leave(number))
+            assert asyncio.run(come_back(number)) == [str(each) for each in range(number + 1)]
+        asyncio.run(service.close())
+        gc.collect()
+
+    # A call in mid-flight may open a connection behind the one that was closed under it.
+    @pytest.mark.filterwarnings("ignore::ResourceWarning")
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+    async def test_closing_in_mid_call_loses_nothing_that_was_acknowledged(
+        self, service: PersistentSessionService
+    ) -> None:
+        sessions = [await create(service, str(number)) for number in range(10)]
+        for turn in range(10):
+            calls = [
+                asyncio.ensure_future(service.append_event(session, event(str(turn))))
+                for session in sessions
+            ]
+            for _ in range(turn):
+                await asyncio.sleep(0)
+            await service.close()
+            for call in calls:
+                with suppress(StoreUnavailable):
+                    await call
+        for session in sessions:
+            assert texts(await get(service, session.id)) == texts(session)
+        gc.collect()
+
+
+class TestTwoWriters:
+    async def test_the_one_with_the_older_copy_is_refused(
+        self, service: PersistentSessionService, other: PersistentSessionService
+    ) -> None:
+        mine = await create(service)
+        theirs = await get(other)
+        await other.append_event(theirs, event("theirs", own="theirs"))
+        before = copy.deepcopy(mine)
+        refused = event("mine", own="mine", user__name="mine", temp__x=1)
+        with pytest.raises(StaleSessionError, match="get it again"):
+            await service.append_event(mine, refused)
+        assert mine == before
+        assert refused.actions.state_delta["temp:x"] == 1
+        stored = await get(service)
+        assert texts(stored) == ["theirs"]
+        assert stored.state == {"own": "theirs"}
+
+    async def test_equal_timestamps_do_not_let_an_older_copy_through(
+        self, service: PersistentSessionService, other: PersistentSessionService
+    ) -> None:
+        mine, theirs = await create(service), await get(other)
+        await other.append_event(theirs, event("theirs", timestamp=5.0))
+        with pytest.raises(StaleSessionError):
+            await service.append_event(mine, event("mine", timestamp=5.0))
+
+    async def test_different_keys_of_shared_state_are_all_kept(
+        self, service: PersistentSessionService, other: PersistentSessionService
+    ) -> None:
+        first, second = await create(service, "first"), await create(other, "second")
+        await asyncio.gather(
+            service.append_event(first, event(user__first=1, app__first=2)),
+            other.append_event(second, event(user__second=1, app__second=2)),
+        )
+        expected = {"user:first": 1, "user:second": 1, "app:first": 2, "app:second": 2}
+        assert (await get(service, "first")).state == expected
+
+    async def test_of_many_that_come_together_one_wins_each_event(
+        self, service: PersistentSessionService
+    ) -> None:
+        await create(service, state={"count": 0})
+        accepted = 0
+        for _ in range(5):
+            copies = [await get(service) for _ in range(8)]
+            results = await asyncio.gather(
+                *(
+                    service.append_event(copied, event(count=copied.state["count"] + 1))
+                    for copied in copies
+                ),
+                return_exceptions=True,
+            )
+            refused = [result for result in results if isinstance(result, StaleSessionError)]
+            assert len(refused) == len(copies) - 1
+            accepted += 1
+        stored = await get(service)
+        assert stored.state["count"] == len(stored.events) == accepted
+
+    async def test_many_that_create_one_id_make_one_session(
+        self, service: PersistentSessionService, other: PersistentSessionService
+    ) -> None:
+        results = await asyncio.gather(
+            *(create(owner, state={"n": n}) for n, owner in enumerate([service, other] * 4)),
+            return_exceptions=True,
+        )
+        (winner,) = [result for result in results if isinstance(result, Session)]
+        assert (await get(service)).state == winner.state
+
+    async def test_tasks_that_share_a_session_object_take_turns(
+        self, service: PersistentSessionService
+    ) -> None:
+        """Parallel branches of one invocation append to one and the same object."""
+        session = await create(service)
+        await asyncio.gather(
+            *(service.append_event(session, event(str(number))) for number in range(10))
+        )
+        assert texts(session) == texts(await get(service))
+        assert sorted(filter(None, texts(session))) == [str(number) for number in range(10)]
+
+    async def test_a_copy_goes_stale_on_its_own(self, service: PersistentSessionService) -> None:
+        session = await create(service)
+        shallow, deep = session.model_copy(), copy.deepcopy(session)
+        shallow.events = []
+        await service.append_event(session, event("first"))
+        for copied in (shallow, deep):
+            with pytest.raises(StaleSessionError):
+                await service.append_event(copied, event("second"))
+
+    async def test_a_session_does_not_write_into_its_successor(
+        self, service: PersistentSessionService, other: PersistentSessionService
+    ) -> None:
+        old = await create(service)
+        await other.delete_session(app_name=APP, user_id=USER, session_id=SESSION)
+        await create(other)
+        with pytest.raises(StaleSessionError):
+            await service.append_event(old, event("late"))
+        assert (await get(service)).events == []
+
+    @pytest.mark.parametrize("kind", [Session, PersistentSession])
+    async def test_a_session_of_unknown_age_must_end_with_the_last_event(
+        self, service: PersistentSessionService, kind: type[Session]
+    ) -> None:
+        session = await create(service)
+        await service.append_event(session, event("first"))
+        received = kind.model_validate_json(session.model_dump_json())
+        await service.append_event(received, event("second"))
+        assert texts(received) == texts(await get(service)) == ["first", "second"]
+        with pytest.raises(StaleSessionError):
+            await service.append_event(session, event("too late"))
+        received = kind.model_validate_json(session.model_dump_json())
+        with pytest.raises(StaleSessionError, match="not read from this service"):
+            await service.append_event(received, event("third"))
+        assert texts(received) == ["first"]
+
+
+class TestCachedReads:
+    """A process keeps decoded events, and must show all the same what others did."""
+
+    async def test_what_another_process_appended_is_seen(
+        self, service: PersistentSessionService, other: PersistentSessionService
+    ) -> None:
+        await create(service)
+        for text in ("first", "second", "third"):
+            assert await exists(service)
+            await other.append_event(await get(other), event(text, last=text))
+            stored = await get(service)
+            assert texts(stored)[-1] == text
+            assert stored.state == {"last": text}
+        assert texts(await get(service)) == ["first", "second", "third"]
+
+    async def test_what_another_process_deleted_is_gone(
+        self, service: PersistentSessionService, other: PersistentSessionService
+    ) -> None:
+        session = await create(service)
+        await service.append_event(session, event("old"))
+        await get(service)
+        await other.delete_session(app_name=APP, user_id=USER, session_id=SESSION)
+        assert not await exists(service)
+        with pytest.raises(SessionNotFoundError):
+            await service.append_event(session, event("late"))
+
+    @pytest.mark.parametrize("events", [0, 1, 3])
+    async def test_what_another_process_created_again_is_not_mixed_up(
+        self, service: PersistentSessionService, other: PersistentSessionService, events: int
+    ) -> None:
+        old = await create(service)
+        await service.append_event(old, event("old"))
+        await get(service)
+        await other.delete_session(app_name=APP, user_id=USER, session_id=SESSION)
+        new = await create(other)
+        for number in range(events):
+            await other.append_event(new, event(f"new {number}"))
+        assert texts(await get(service)) == [f"new {number}" for number in range(events)]
+
+    @pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 9])
+    async def test_filters_join_what_is_warm_and_what_is_new(
+        self, service: PersistentSessionService, other: PersistentSessionService, count: int
+    ) -> None:
+        session = await create(service)
+        for number in range(3):
+            await service.append_event(session, event(str(number), timestamp=float(number)))
+        await get(service)
+        theirs = await get(other)
+        for number in range(3, 5):
+            await other.append_event(theirs, event(str(number), timestamp=float(number)))
+        expected = list("01234")[5 - min(count, 5) :]
+        config = GetSessionConfig(num_recent_events=count)
+        assert texts(await get(service, config=config)) == expected
+        assert texts(await get(service, config=GetSessionConfig(after_timestamp=1.0))) == list(
+            "1234"
+        )
+        assert texts(await get(service)) == list("01234")
+
+    async def test_what_is_warm_is_not_read_again(
+        self, service: PersistentSessionService, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A turn costs its new events; nothing else would show that the memory has stopped working."""
+        session = await create(service)
+        for text in ("first", "second"):
+            await service.append_event(session, event(text))
+        await get(service)
+        load, asked = service.store.load, []
+
+        async def note(*args: Any, **kwargs: Any) -> Any:
+            asked.append(kwargs["after_revision"])
+            return await load(*args, **kwargs)
+
+        monkeypatch.setattr(service.store, "load", note)
+        assert texts(await get(service)) == ["first", "second"]
+        await service.append_event(session, event("third"))
+        assert texts(await get(service)) == ["first", "second", "third"]
+        assert asked == [2, 2]
+
+    async def test_filters_let_the_same_through_warm_and_cold(
+        self, service: PersistentSessionService, uri: str
+    ) -> None:
+        """They are applied by the database to what is cold, and by the service to what is warm."""
+        session = await create(service)
+        for number, timestamp in enumerate([3.0, 1.0, 4.0, 2.0, 5.0]):
+            await service.append_event(session, event(str(number), timestamp=timestamp))
+        await get(service)
+        async with create_session_service(uri, cache_mb=0) as cold:
+            for count in (None, 1, 3):
+                for after in (None, 2.0, 4.5, 5.0, 6.0):
+                    config = GetSessionConfig(num_recent_events=count, after_timestamp=after)
+                    expected = texts(await get(cold, config=config))
+                    assert texts(await get(service, config=config)) == expected, config
+
+    async def test_a_filtered_session_does_not_grow_when_others_do(
+        self, service: PersistentSessionService
+    ) -> None:
+        """Readers share the decoded events, and each sees only those that were there for it."""
+        session = await create(service)
+        for text in ("first", "second", "third"):
+            await service.append_event(session, event(text))
+        await get(service)
+        last = await get(service, config=GetSessionConfig(num_recent_events=1))
+        await service.append_event(session, event("fourth"))
+        assert len((await get(service)).events) == 4
+        assert texts(last) == ["third"]
+
+    async def test_what_is_gone_takes_no_memory(
+        self, service: PersistentSessionService, other: PersistentSessionService
+    ) -> None:
+        for successor in (False, True):
+            session = await create(service)
+            await service.append_event(session, event("old"))
+            await get(service)
+            assert service._cache.size > 0
+            await other.delete_session(app_name=APP, user_id=USER, session_id=SESSION)
+            if successor:
+                new = await create(other)
+                for text in ("first", "second"):
+                    await other.append_event(new, event(text))
+                await get(service, config=GetSessionConfig(num_recent_events=1))
+            else:
+                assert not await exists(service)
+            assert service._cache.size == 0
+
+    async def test_memory_is_bounded_and_giving_it_up_costs_only_time(self, uri: str) -> None:
+        async with create_session_service(uri, cache_mb=0) as service:
+            session = await create(service)
+            await service.append_event(session, event("first"))
+            assert texts(await get(service)) == texts(await get(service)) == ["first"]
+
+
+def lose_replies(service: PersistentSessionService, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let appends be stored and nobody hear of it, until the patch is undone."""
+    append = service.store.append
+
+    async def lose_the_reply(*args: Any, **kwargs: Any) -> Any:
+        await append(*args, **kwargs)
+        raise ConnectionError("the reply was lost")
+
+    monkeypatch.setattr(service.store, "append", lose_the_reply)
+
+
+class TestRetrying:
+    async def test_an_event_whose_reply_was_lost_is_stored_once(
+        self, service: PersistentSessionService, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        session = await create(service)
+        said = event("once", own=1, user__n=1, temp__t=1)
+        lose_replies(service, monkeypatch)
+        with pytest.raises(ConnectionError):
+            await service.append_event(session, said)
+        assert session.events == []
+        assert session.state == {}
+        monkeypatch.undo()
+        await service.append_event(session, said)
+        await service.append_event(session, event("next"))
+        assert session.state == {"own": 1, "user:n": 1, "temp:t": 1}
+        assert texts(session) == texts(await get(service)) == ["once", "next"]
+
+    async def test_it_is_known_to_a_copy_that_was_read_with_its_end_alone(
+        self, service: PersistentSessionService, other: PersistentSessionService
+    ) -> None:
+        session = await create(service)
+        said = [event("first"), event("second")]
+        for each in said:
+            await service.append_event(session, each)
+        copied = await get(other, config=GetSessionConfig(num_recent_events=1))
+        assert await other.append_event(copied, said[1]) is said[1]
+        assert texts(await get(other)) == ["first", "second"]
+
+    async def test_it_is_known_even_to_a_copy_that_was_read_without_it(
+        self, uri: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async with create_session_service(uri, cache_mb=0) as service:
+            session = await create(service)
+            said = event("once", own=1)
+            lose_replies(service, monkeypatch)
+            with pytest.raises(ConnectionError):
+                await service.append_event(session, said)
+            monkeypatch.undo()
+            again = await get(service, config=GetSessionConfig(num_recent_events=0))
+            await service.append_event(again, said)
+            assert again.state == {"own": 1}
+            assert texts(await get(service)) == ["once"]
+            await service.append_event(again, event("next"))
+            assert texts(await get(service)) == ["once", "next"]
+
+    async def test_a_cancelled_append_leaves_the_service_usable(
+        self, service: PersistentSessionService
+    ) -> None:
+        session = await create(service)
+        said = event("said")
+        for _ in range(10):
+            task = asyncio.ensure_future(service.append_event(session, said))
+            await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        await service.append_event(session, said)
+        assert texts(session) == texts(await get(service)) == ["said"]
+
+
+class TestTheServiceItself:
+    async def test_made_by_hand_it_keeps_sessions_for_ever_and_says_where(
+        self, service: PersistentSessionService
+    ) -> None:
+        """`create_session_service` gives every option; who writes a store of their own may give none."""
+        by_hand = PersistentSessionService(service.store)
+        assert (await create(by_hand)).expires_at is None  # type: ignore[attr-defined]
+        assert str(by_hand) == service.store.location
+        assert str(PersistentSessionService(service.store, description="mine")) == "mine"
+
+    async def test_preparing_ends_with_a_check(
+        self, service: PersistentSessionService, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def fail() -> None:
+            raise StoreUnavailable("it does not answer")
+
+        monkeypatch.setattr(service.store, "ping", fail)
+        with pytest.raises(StoreUnavailable, match="does not answer"):
+            await service.prepare()
+
+    async def test_names_that_no_database_can_hold_are_refused_by_every_call(
+        self, service: PersistentSessionService
+    ) -> None:
+        """Half a character is no Unicode; the sentence says which of the names it is in."""
+        half = "half \ud83d"
+        with pytest.raises(ValueError, match=r"app name .* is not valid Unicode"):
+            await create(service, app_name=half)
+        with pytest.raises(ValueError, match=r"session id .* is not valid Unicode"):
+            await create(service, half)
+        for call in (
+            get(service, user_id=half),
+            service.list_sessions(app_name=APP, user_id=half),
+            service.get_user_state(app_name=APP, user_id=half),
+        ):
+            with pytest.raises(ValueError, match=r"user id .* is not valid Unicode"):
+                await call

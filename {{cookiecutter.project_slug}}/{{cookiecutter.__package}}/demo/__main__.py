@@ -1,0 +1,103 @@
+"""The conversation of `make demo`: it survives a restart.
+
+Two processes, one after the other, that share nothing but the session store: the first is told a
+name, the second is asked for it. It is told for this conversation only, so that nothing is left in
+the store when the session is deleted at the end. Both answer with the offline model, so that no key is needed.
+"""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from typing import Any, NoReturn
+from uuid import uuid4
+
+import click
+
+from ..sessions.environment import load_environment
+from ..sessions.errors import SessionStoreError
+from ..sessions.terminal import print_anything
+from ..settings import APP_NAME, OFFLINE
+
+NAME = "Ada"
+
+
+def main() -> NoReturn:
+    """Hold the conversation, or one turn of it where the arguments say which."""
+    print_anything()
+    try:
+        load_environment()
+        if sys.argv[1:]:
+            click.echo(json.dumps(asyncio.run(turn(*sys.argv[1:4], last="last" in sys.argv[4:]))))
+        else:
+            converse()
+    except SessionStoreError as error:
+        sys.exit(f"Error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(0)
+
+
+def converse() -> None:
+    """Start the two processes, show what is said, and fail if the name was forgotten."""
+    user, session = f"demo-{uuid4().hex[:8]}", uuid4().hex[:8]
+    first = ask(user, session, f"Hello! For this conversation, my name is {NAME}.")
+    click.secho(f"process {first['pid']} has ended, another one starts", dim=True)
+    second = ask(user, session, "What is my name?", "last")
+    if first["pid"] == second["pid"] or NAME not in second["text"]:
+        sys.exit(
+            f"Error: the second process should have named {NAME}, but said: {second['text']}\n"
+            "If the agent is now your own, remove the demo: README.md says how."
+        )
+    click.secho(f"It remembered. All that the two share: {second['sessions']}", fg="green")
+
+
+def ask(user: str, session: str, text: str, *more: str) -> dict[str, Any]:
+    """Run one turn in a process of its own and show it."""
+    process = subprocess.run(
+        [sys.executable, "-m", f"{APP_NAME}.demo", user, session, text, *more],
+        env=os.environ | {"MODEL": OFFLINE},
+        stdout=subprocess.PIPE,
+        check=False,
+    )
+    if process.returncode:
+        sys.exit(process.returncode)
+    answer: dict[str, Any] = json.loads(process.stdout)
+    click.echo(f"process {answer['pid']}, you:   {text}")
+    click.echo(f"process {answer['pid']}, agent: {answer['text']}")
+    return answer
+
+
+async def turn(user: str, session_id: str, text: str, *, last: bool) -> dict[str, Any]:
+    """Say something to the agent in a session that is new, or that another process began."""
+    from google.adk.runners import Runner
+    from google.genai import types
+
+    from ..agent import root_agent
+    from ..sessions import create_session_service
+
+    name: dict[str, Any] = {"app_name": APP_NAME, "user_id": user, "session_id": session_id}
+    async with create_session_service() as service:
+        if not last:
+            await service.create_session(**name)
+        runner = Runner(app_name=APP_NAME, agent=root_agent, session_service=service)
+        said = []
+        async for event in runner.run_async(
+            user_id=user,
+            session_id=session_id,
+            new_message=types.Content(role="user", parts=[types.Part(text=text)]),
+        ):
+            said += [part.text for part in (event.content and event.content.parts) or []]
+        await runner.close()
+        if last:
+            await service.delete_session(**name)
+        return {
+            "pid": os.getpid(),
+            "text": " ".join(filter(None, said)),
+            "sessions": service.description,
+        }
+
+
+if __name__ == "__main__":
+    main()

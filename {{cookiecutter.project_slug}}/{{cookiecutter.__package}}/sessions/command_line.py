@@ -1,0 +1,160 @@
+"""ADK's command line with this project's sessions in it.
+
+There are two ways to ADK. `python -m <package> web` runs `main()`, which fills in the session URI and
+the agent's folder. Plain `adk web .` loads a `services.py`, which calls `register_for_adk()`. Both
+register the URI scheme, and both refuse an unknown scheme: ADK would take it for a SQLAlchemy database.
+"""
+
+import signal
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+from click.core import ParameterSource
+
+from . import register
+from .config import AGENT_FOLDER, APP_NAME, BACKEND_TITLE, SCHEMES
+from .environment import load_environment
+from .errors import ConfigurationError
+from .factory import session_uri
+from .terminal import print_anything
+
+ADK_SCHEMES = ("memory", "agentengine", "sqlite", "postgresql", "mysql")
+"""What ADK answers itself. Anything with a `+` is a SQLAlchemy dialect and its driver."""
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a command of ADK's or of our own, and leave with its exit status."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    print_anything()
+    try:
+        load_environment()
+        if arguments[:1] == ["run"]:
+            interrupt_at_once()
+        sys.exit(run(arguments))
+    except ConfigurationError as error:
+        sys.exit(f"Error: {error}")
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt) as error:
+        # The end of the input ends a conversation; Ctrl-C interrupts a command.
+        sys.exit(0 if isinstance(error.__cause__, EOFError) else 130)
+
+
+def interrupt_at_once() -> None:
+    """Let Ctrl-C end a conversation that waits for its next question.
+
+    Where Python's own handler is in place, asyncio would take the first Ctrl-C as a request to cancel
+    its task, which waits for a line, and only the second would be heard.
+    """
+
+    def interrupt(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
+
+
+def run(arguments: list[str]) -> int:
+    """Run a command and return its exit status. Only ADK's own commands load ADK's command line."""
+    own = own_commands()
+    group = click.Group(commands=own)
+    if not arguments or arguments[0] not in own:
+        from google.adk.cli import main as adk
+
+        for name, command in own.items():
+            adk.add_command(command, name)
+        register()
+        group, arguments = adk, with_defaults(adk, arguments)
+    status = group.main(arguments, prog_name=f"python -m {APP_NAME}", standalone_mode=False)
+    return status if isinstance(status, int) else 0
+
+
+def own_commands() -> dict[str, click.Command]:
+    """Return the commands that this project adds to ADK's."""
+    from .cli import sessions
+    from .doctor import doctor
+
+    return {"sessions": sessions, "doctor": doctor}
+
+
+def with_defaults(adk: click.Group, arguments: list[str]) -> list[str]:
+    """Return the arguments with the session URI and the agent's folder where they were left out."""
+    command = adk.commands.get(arguments[0]) if arguments else None
+    if command is None or not any(
+        option.name == "session_service_uri" for option in command.params
+    ):
+        return arguments
+    name, *rest = arguments
+    with command.make_context(name, list(rest), resilient_parsing=True) as context:
+        added = [] if has_folder(context) else [str(AGENT_FOLDER)]
+        if uri := context.params["session_service_uri"]:
+            check_scheme(uri)
+        elif not chose_other_storage(context):
+            uri = session_uri()
+            check_scheme(uri)
+            added.append(f"--session_service_uri={uri}")
+    return [name, *added, *rest]
+
+
+def has_folder(context: click.Context) -> bool:
+    """Tell whether the command line names an agent's folder.
+
+    `run` takes a folder and a question: a single word that is no folder is taken for the question.
+    """
+    if "agent" in context.params:
+        return bool(context.params["agent"] or context.params.get("query"))
+    return given(context, "agents_dir")
+
+
+def chose_other_storage(context: click.Context) -> bool:
+    """Tell whether the command line asks for storage of ADK's own instead of ours."""
+    return bool(context.params.get("in_memory")) or given(context, "use_local_storage")
+
+
+def given(context: click.Context, name: str) -> bool:
+    """Tell whether an argument stands on the command line."""
+    return context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+
+
+def check_scheme(uri: str) -> None:
+    """Refuse a session URI whose scheme neither this project nor ADK knows.
+
+    Raises:
+        ClickException: the scheme is unknown. The message shows no more of the URI than that.
+    """
+    scheme, separator, _ = uri.partition(":")
+    scheme = scheme.lower() if separator else ""
+    dialect, plus, _ = scheme.partition("+")
+    if scheme in SCHEMES or dialect in ADK_SCHEMES or (plus and dialect not in SCHEMES):
+        return
+    what = f"an unknown scheme {scheme!r}" if scheme else "no scheme"
+    ours = " or ".join(f"{known}://" for known in SCHEMES)
+    raise click.ClickException(
+        f"The session URI has {what}: use {ours} for {BACKEND_TITLE}, one of ADK's own"
+        f" ({', '.join(ADK_SCHEMES)}), or a SQLAlchemy dialect with its driver (mysql+aiomysql)."
+    )
+
+
+def register_for_adk() -> None:
+    """Register on behalf of a `services.py`, and look at the command that ADK is about to run.
+
+    ADK ignores exceptions here, so an unknown scheme ends the process.
+    """
+    register()
+    context = click.get_current_context(silent=True)
+    if context is None or "session_service_uri" not in context.params:
+        return
+    if uri := context.params["session_service_uri"]:
+        try:
+            check_scheme(uri)
+        except click.ClickException as error:
+            sys.exit(f"Error: {error.message}")
+    elif not chose_other_storage(context):
+        click.echo(
+            "No --session_service_uri is given, so ADK keeps these sessions by its own means;"
+            f" `python -m {APP_NAME} {context.info_name}` keeps them in {BACKEND_TITLE}.",
+            err=True,
+        )

@@ -1,0 +1,37 @@
+"""The settings that are read from the environment, and from the `.env` files behind it."""
+
+import os
+from pathlib import Path
+
+from dotenv import dotenv_values
+
+from .errors import ConfigurationError
+
+PROJECT = Path(__file__).resolve().parents[2]
+"""The folder of the project, with its `.env`."""
+
+
+def dotenv_files() -> list[Path]:
+    """Return the `.env` files that count: the working directory's, then the project's."""
+    candidates = dict.fromkeys(folder / ".env" for folder in (Path.cwd(), PROJECT))
+    return [path for path in candidates if path.is_file()]
+
+
+def load_environment() -> None:
+    """Add the settings of the `.env` files to the environment. What is set there already wins.
+
+    A blank setting counts as not set, in the environment as well as in a file.
+
+    Raises:
+        ConfigurationError: a file cannot be read.
+    """
+    for path in dotenv_files():
+        try:
+            settings = dotenv_values(path, encoding="utf-8")
+        except UnicodeDecodeError:
+            raise ConfigurationError(f"{path} is not a UTF-8 file: save it as UTF-8.") from None
+        except OSError as error:
+            raise ConfigurationError(f"{path} cannot be read: {error.strerror}.") from None
+        for name, value in settings.items():
+            if value and not os.environ.get(name):
+                os.environ[name] = value

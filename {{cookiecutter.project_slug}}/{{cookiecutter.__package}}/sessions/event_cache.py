@@ -1,0 +1,102 @@
+"""The decoded events of recently used sessions, so that a turn decodes and fetches only what is new.
+
+A stored event never changes. A log can only grow, or be deleted and created again under the same id:
+growth is read from the store each time, and a new creation shows in the incarnation. Losing a log from
+the cache therefore costs time and nothing else.
+
+Readers get copies (`copies`), because a caller may change the events that it was given. To copy a
+decoded event takes about half the time of decoding it, and nothing has to be fetched:
+`docs/benchmarks` of the template has the comparison in whole turns.
+"""
+
+import asyncio
+import copy
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from threading import Lock
+
+from google.adk.events.event import Event
+
+from .codec import SLICE_SECONDS
+from .store import SessionKey
+
+EVENT_OVERHEAD = 5_000
+"""Bytes that a small decoded event takes in memory, by `tracemalloc`. Its payload comes on top."""
+
+
+class EventLog:
+    """The first events of one incarnation of a session, decoded."""
+
+    def __init__(self, incarnation: str) -> None:
+        self.incarnation = incarnation
+        self.events: list[Event] = []
+        self.size = 0
+        """Estimated bytes in memory."""
+        self._lock = Lock()
+
+    def extend(self, start: int, events: Sequence[Event], size: int) -> None:
+        """Add events read behind revision `start`; `size` is their encoded length in bytes.
+
+        Another reader may have added some of them in the meantime.
+        """
+        with self._lock:
+            known = len(self.events) - start
+            if 0 <= known < len(events):
+                self.size += EVENT_OVERHEAD * (len(events) - known) + 2 * size
+                self.events += events[known:]
+
+
+class EventCache:
+    """Logs that fit into `max_bytes`; the least recently used is dropped first. Thread-safe."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.size = 0
+        self._logs: OrderedDict[SessionKey, tuple[EventLog, int]] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, key: SessionKey) -> EventLog | None:
+        """Return the log of a session. It may be behind the store."""
+        with self._lock:
+            if key not in self._logs:
+                return None
+            self._logs.move_to_end(key)
+            return self._logs[key][0]
+
+    def put(self, key: SessionKey, log: EventLog) -> None:
+        """Keep a log that is new or has grown, and drop others until all fit."""
+        with self._lock:
+            self._drop(key)
+            if log.size <= self.max_bytes:
+                self._logs[key] = log, log.size
+                self.size += log.size
+            while self.size > self.max_bytes:
+                self._drop(next(iter(self._logs)))
+
+    def drop(self, key: SessionKey) -> None:
+        """Forget a session that is gone, or whose id belongs to another incarnation."""
+        with self._lock:
+            self._drop(key)
+
+    def clear(self) -> None:
+        """Forget all sessions."""
+        with self._lock:
+            self._logs.clear()
+            self.size = 0
+
+    def _drop(self, key: SessionKey) -> None:
+        if key in self._logs:
+            self.size -= self._logs.pop(key)[1]
+
+
+async def copies(events: Sequence[Event]) -> list[Event]:
+    """Return deep copies of events, in slices between which other tasks run."""
+    copied: list[Event] = []
+    pause = time.perf_counter() + SLICE_SECONDS
+    for event in events:
+        copied.append(copy.deepcopy(event))
+        if time.perf_counter() > pause:
+            await asyncio.sleep(0)
+            pause = time.perf_counter() + SLICE_SECONDS
+    return copied

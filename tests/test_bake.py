@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -18,93 +19,86 @@ from .baking import BACKENDS, QUESTIONS, ROOT, RULES, bake, cookiecutter, run, t
 TEMPLATE = ROOT / "{{cookiecutter.project_slug}}"
 ADK_OWN = re.compile(r'"sqlite(:///x)?"|"postgresql"|custom_metadata|custom[ _]time')  # not ours
 
-FILES = """
-    .dockerignore
-    .editorconfig
-    .env.example
-    .github/workflows/ci.yml
-    .gitignore
-    .pre-commit-config.yaml
-    Dockerfile
-    LICENSE
-    Makefile
-    README.md
-    docker-compose.yml
-    my_agent/__init__.py
-    my_agent/__main__.py
-    my_agent/agent.py
-    my_agent/command_line.py
-    my_agent/demo.py
-    my_agent/doctor.py
-    my_agent/environment.py
-    my_agent/offline_model.py
-    my_agent/services.py
-    my_agent/sessions/__init__.py
-    my_agent/sessions/cli.py
-    my_agent/sessions/codec.py
-    my_agent/sessions/config.py
-    my_agent/sessions/decoding.py
-    my_agent/sessions/errors.py
-    my_agent/sessions/events.py
-    my_agent/sessions/per_loop.py
-    my_agent/sessions/registration.py
-    my_agent/sessions/service.py
-    my_agent/sessions/session.py
-    my_agent/sessions/store.py
-    my_agent/sessions/stores/__init__.py
-    my_agent/sessions/transfer.py
-    my_agent/sessions/ttl.py
-    my_agent/sessions/unsure.py
-    my_agent/sessions/uri.py
-    my_agent/sessions/values.py
-    my_agent/sessions/warm.py
-    my_agent/settings.py
-    my_agent/terminal.py
-    my_agent/tools.py
-    pyproject.toml
-    services.py
-    tests/__init__.py
-    tests/bench.py
-    tests/conftest.py
-    tests/figures.py
-    tests/history.py
-    tests/hostile.py
-    tests/oracle.py
-    tests/planted.py
-    tests/servers/__init__.py
-    tests/servers/__main__.py
-    tests/support.py
-    tests/test_agent.py
-    tests/test_cli.py
-    tests/test_contract.py
-    tests/test_decoding.py
-    tests/test_entry_points.py
-    tests/test_events.py
-    tests/test_expiry.py
-    tests/test_isolation.py
-    tests/test_oracle.py
-    tests/test_persistence.py
-    tests/test_poison.py
-    tests/test_processes.py
-    tests/test_uri.py
-    tests/test_warm.py
-    tests/workers.py
-"""
+ROOMS = {
+    "yours": "my_agent/agent.py my_agent/tools.py my_agent/settings.py tests/test_agent.py",
+    "the demo": "my_agent/demo tests/test_demo.py",
+    "from the template": "my_agent/sessions tests/sessions tests/servers",
+}
 
 
-def test_exactly_these_files_come_out(baked: Path, backend: str) -> None:
-    """Beside what all projects have: its store, its server and its tests, and no other backend's."""
-    expected = set(FILES.split())
-    expected |= {f"tests/test_{BACKENDS[backend]['store']['module']}.py"}
-    expected |= set(BACKENDS[backend].get("files", []))
-    for module in BACKENDS[backend]["modules"]:
-        expected |= {f"my_agent/sessions/stores/{module}.py", f"tests/servers/{module}.py"}
-    helpers = {
-        f"my_agent/sessions/stores/{path.name}"
-        for module in BACKENDS[backend]["modules"]
-        for path in TEMPLATE.glob(f"*/sessions/stores/{module}_*.py")
-    }
-    assert {path for path, _ in texts(baked)} == expected | helpers
+def belongs_to(path: Path) -> set[str]:
+    """Return the modules of backends that a file of the template is named after."""
+    names = [*path.parent.parts, path.stem.removeprefix("test_")]
+    modules = {module for row in BACKENDS.values() for module in row["modules"]}
+    return {m for m in modules for name in names if name == m or name.startswith(f"{m}_")}
+
+
+def listed(row: dict[str, Any]) -> set[str]:
+    """Return the other files that a backend lists as its own."""
+    return {file.format(package="my_agent") for file in row.get("files", [])}
+
+
+@pytest.mark.parametrize("proof", ["no", "yes"])
+def test_exactly_these_files_come_out(backend: str, proof: str, tmp_path: Path) -> None:
+    """Besides what all projects have: the files of this backend, and no other backend's."""
+    row = BACKENDS[backend]
+    elsewhere = set[str]().union(*map(listed, BACKENDS.values())) - listed(row)
+    expected = set()
+    for path in TEMPLATE.rglob("*"):
+        name = (
+            path.relative_to(TEMPLATE).as_posix().replace("{{cookiecutter.__package}}", "my_agent")
+        )
+        others = belongs_to(Path(name)) - set(row["modules"])
+        other_test = name in {
+            f"tests/sessions/test_{module}.py"
+            for module in row["modules"]
+            if module != row["store"]["module"]
+        }
+        left_out = proof == "no" and backend != "custom" and name.startswith("tests/proof/")
+        if path.is_file() and ".pyc" not in name and not (others or other_test or left_out):
+            expected.add(name)
+    project = bake(tmp_path, backend=backend, proof=proof)
+    assert {path for path, _ in texts(project)} == expected - elsewhere
+
+
+def test_rooms_are_where_the_readme_says(baked: Path) -> None:
+    """A reader sees which files are the owner's, which the demo's, and which the template's."""
+    readme = (baked / "README.md").read_text("utf-8")
+    for paths in ROOMS.values():
+        for path in paths.split():
+            assert (baked / path).exists(), path
+            assert Path(path).name in readme, path
+
+
+def test_sessions_import_nothing_from_the_agents_side(baked: Path) -> None:
+    """The folder could be lifted out as a package of its own; so could its tests."""
+    for path in (baked / "my_agent" / "sessions").rglob("*.py"):
+        depth = len(path.relative_to(baked / "my_agent" / "sessions").parts)
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                assert node.level <= depth, f"{path}: imports from outside of sessions"
+                assert not (node.module or "").startswith("my_agent"), path
+    for path in [*(baked / "tests" / "sessions").rglob("*.py"), *baked.glob("tests/servers/*.py")]:
+        text = path.read_text("utf-8")
+        assert set(re.findall(r"from my_agent\.(\w+)", text)) <= {"sessions"}, path
+
+
+INTERFACES = """
+    __getattr__ supported_models generate_content_async get_user_state flush traceback memo
+""".split()
+"""What Python and ADK call by name."""
+
+
+def test_nothing_unused_comes_out(baked: Path) -> None:
+    """Every function, class and variable of the project is used by the project."""
+    run(
+        "vulture",
+        "my_agent",
+        "services.py",
+        "--ignore-decorators=@sessions.command,@override",
+        f"--ignore-names={','.join(INTERFACES)}",
+        cwd=baked,
+    )
 
 
 def test_no_folder_is_empty(baked: Path) -> None:

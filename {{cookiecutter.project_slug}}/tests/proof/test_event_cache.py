@@ -6,7 +6,11 @@ from google.adk.events.event import Event
 
 from {{ cookiecutter.__package }}.sessions import event_cache
 from {{ cookiecutter.__package }}.sessions.codec import encode_event
-from {{ cookiecutter.__package }}.sessions.event_cache import EventCache, EventLog, copies
+from {{ cookiecutter.__package }}.sessions.event_cache import (
+    EventCache,
+    EventLog,
+    copies,
+)
 from {{ cookiecutter.__package }}.sessions.store import SessionKey
 
 from ..sessions.support import event

@@ -12,8 +12,17 @@ import pytest
 from google.adk.cli import main as adk
 
 from {{ cookiecutter.__package }}.sessions import create_session_service
-from {{ cookiecutter.__package }}.sessions.command_line import check_scheme, main, with_defaults
-from {{ cookiecutter.__package }}.sessions.config import AGENT_FOLDER, APP_NAME, BACKEND_TITLE, SCHEME
+from {{ cookiecutter.__package }}.sessions.command_line import (
+    check_scheme,
+    main,
+    with_defaults,
+)
+from {{ cookiecutter.__package }}.sessions.config import (
+    AGENT_FOLDER,
+    APP_NAME,
+    BACKEND_TITLE,
+    SCHEME,
+)
 from {{ cookiecutter.__package }}.sessions.environment import PROJECT
 
 from ..servers import namespace

@@ -18,7 +18,6 @@ APP_NAME = {{ cookiecutter.__package | tojson }}
 AGENT_FOLDER = Path(__file__).resolve().parents[1]
 """What ADK's commands serve if no folder is named."""
 
-BACKEND = {{ cookiecutter.backend | tojson }}
 BACKEND_TITLE = {{ backend.title | tojson }}
 
 SCHEME = {{ cookiecutter.scheme | tojson }}

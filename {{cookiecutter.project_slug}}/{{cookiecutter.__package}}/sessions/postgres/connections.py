@@ -1,10 +1,10 @@
 """How statements reach PostgreSQL: a few connections for each event loop, one round trip for a statement.
 
-asyncpg has a pool, but numbers the statements that it prepares. A proxy that hands out another server
-connection for every transaction, such as PgBouncer before 1.21, could then run the statement to which
-another process gave the same number. Here the name of a statement is the digest of its text. When such
-a proxy shows, statements are sent along with their arguments instead: still one round trip, and some
-planning on top.
+asyncpg's own pool is not used, because it numbers the statements that it prepares. A proxy that changes
+the server connection with every transaction, such as PgBouncer before 1.21, could then run the statement to
+which another process gave the same number. Here the name of a statement is the digest of its text. Where
+such a proxy shows, statements are sent along with their arguments: still one round trip, but each is
+planned again.
 """
 
 import asyncio
@@ -27,11 +27,11 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 PAUSES = (0.02, 0.2, 0.5)
-"""Seconds to wait before each new attempt when the server has dropped us, as it does in a failover."""
-IDLE_SECONDS = 300.0
-"""How long a connection is kept that nobody needs."""
-GOODBYE_SECONDS = 2.0
-"""How long a connection may take to cancel its statement and to say goodbye."""
+"""Seconds to wait before each new attempt when the connection was lost, as in a failover."""
+IDLE_SECONDS = 180.0
+"""How long an idle connection is trusted: firewalls forget connections after some minutes."""
+CLOSE_SECONDS = 2.0
+"""How long a connection may take to cancel its statement and to close."""
 
 
 class Connection:
@@ -55,9 +55,9 @@ class Connection:
         return await statement.fetch(*arguments)
 
     async def close(self) -> None:
-        """Have the server cancel what is still running, and close. Errors are only logged."""
+        """Have the server cancel what is still running there, and close. Errors are only logged."""
         try:
-            await self.raw.close(timeout=GOODBYE_SECONDS)
+            await self.raw.close(timeout=CLOSE_SECONDS)
         except Exception as error:
             logger.debug("A connection was not closed in good order: %r", error)
 
@@ -74,21 +74,20 @@ class Connections:
         self._closed = False
 
     async def fetch(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
-        """Run a statement, again if its connection breaks: it must do no harm when it runs twice."""
+        """Run a statement, again if its connection is lost: it must do no harm when it runs twice."""
         return await self.finish(self._fetch(sql, arguments))
 
     async def finish(self, work: Coroutine[Any, Any, T]) -> T:
-        """Wait for work that goes on when the caller is cancelled.
+        """Wait for work that goes on if the caller is cancelled.
 
-        A statement or a connection that is being opened is never interrupted in this way, which
-        would cost the connection.
+        To interrupt a statement, or a connection that is being opened, would cost the connection.
         """
         task = self.spawn(work)
         await asyncio.wait([task])
         return task.result()
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
-        """Begin work that only `close` is sure to wait for."""
+        """Begin work that need not be waited for. `close` does."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._forget)
@@ -96,8 +95,8 @@ class Connections:
 
     def _forget(self, task: "asyncio.Task[Any]") -> None:
         self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # the caller may have been cancelled: nobody else looks at it
+        if not task.cancelled() and (error := task.exception()):
+            logger.debug("Work on PostgreSQL failed: %r", error)
 
     async def _fetch(self, sql: str, arguments: Sequence[Any]) -> list[asyncpg.Record]:
         async with asyncio.timeout(self.options.timeout):
@@ -131,11 +130,12 @@ class Connections:
             except BaseException as error:
                 self.spawn(connection.close())
                 if lost(error):
-                    self._drop_idle()
+                    self._drop_idle()  # what ended this one has probably ended the others
                 raise
             self._keep(connection)
 
     async def _open(self) -> Connection:
+        self._drop_idle(IDLE_SECONDS)
         while self._idle:
             connection = self._idle.pop()
             if not connection.raw.is_closed():
@@ -143,23 +143,23 @@ class Connections:
         try:
             return Connection(await asyncpg.connect(**self.options.connect))
         except (ValueError, KeyError) as error:
-            if isinstance(error, OSError):  # a certificate that is refused is a ValueError, too
+            if isinstance(error, OSError):  # a certificate that is refused is both
                 raise
             text = first_line(error)
             raise ConfigurationError(f"The session URI cannot be used: {text}.") from error
 
     def _keep(self, connection: Connection) -> None:
-        if self._closed or connection.raw.is_closed():
+        if self._closed:
             connection.raw.terminate()
-            return
-        now = connection.idle_since = time.monotonic()
-        self._idle.append(connection)
-        while self._idle[0].idle_since < now - IDLE_SECONDS:
-            self._idle.pop(0).raw.terminate()
+        else:
+            connection.idle_since = time.monotonic()
+            self._idle.append(connection)
 
-    def _drop_idle(self) -> None:
-        while self._idle:
-            self._idle.pop().raw.terminate()
+    def _drop_idle(self, seconds: float = 0.0) -> None:
+        """Drop the connections that have been idle for so long; the first is the oldest."""
+        latest = time.monotonic() - seconds
+        while self._idle and self._idle[0].idle_since <= latest:
+            self._idle.pop(0).raw.terminate()
 
     async def close(self) -> None:
         """Finish what is going on in the background, and close what is not in use."""

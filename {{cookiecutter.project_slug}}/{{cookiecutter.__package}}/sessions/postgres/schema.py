@@ -39,14 +39,14 @@ MIGRATIONS = (
     CREATE INDEX sessions_by_removable_at ON $schema.sessions (removable_at)
         WHERE removable_at IS NOT NULL;
     CREATE TABLE $schema.events (
-        session_number bigint NOT NULL,
+        session_number bigint NOT NULL REFERENCES $schema.sessions ON DELETE CASCADE,
         revision bigint NOT NULL,
         timestamp float8 NOT NULL,
         data bytea NOT NULL,
         PRIMARY KEY (session_number, revision)
     );
     CREATE TABLE $schema.session_state (
-        session_number bigint NOT NULL,
+        session_number bigint NOT NULL REFERENCES $schema.sessions ON DELETE CASCADE,
         key_digest bytea NOT NULL,
         key bytea NOT NULL,
         value bytea NOT NULL,
@@ -97,8 +97,7 @@ async def _migrate(raw: "asyncpg.Connection[asyncpg.Record]", schema: str) -> No
         # Ends with the transaction, so that a proxy may give the connection to another client then.
         await raw.fetch("SELECT pg_advisory_xact_lock($1, hashtext($2))", LOCK_CLASS, schema)
         version = await _version(raw, schema)
-        exists = "SELECT true FROM pg_namespace WHERE nspname = $1"
-        if not await raw.fetch(exists, schema):
+        if not await raw.fetch("SELECT FROM pg_namespace WHERE nspname = $1", schema):
             await raw.execute(in_schema("CREATE SCHEMA $schema", schema))
         for step in MIGRATIONS[version:]:
             await raw.execute(in_schema(step, schema))
@@ -108,18 +107,17 @@ async def _migrate(raw: "asyncpg.Connection[asyncpg.Record]", schema: str) -> No
 
 async def _version(raw: "asyncpg.Connection[asyncpg.Record]", schema: str) -> int:
     """Return the version of the tables, 0 where there are none."""
-    rows = await raw.fetch(
+    tables = await raw.fetch(
         "SELECT relname::text FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace"
-        " WHERE nspname = $1 AND relname = ANY($2)",
+        " WHERE nspname = $1 AND relname IN ('schema_version', 'sessions', 'events') ORDER BY 1",
         schema,
-        ["schema_version", "sessions", "events"],
     )
-    tables = sorted(row[0] for row in rows)
-    if not tables:
+    names = [name for (name,) in tables]
+    if not names:
         return 0
-    if "schema_version" not in tables:
+    if "schema_version" not in names:
         raise ConfigurationError(
-            f"Schema {schema!r} of the database has tables of another program ({', '.join(tables)}):"
+            f"Schema {schema!r} of the database has tables of another program ({', '.join(names)}):"
             " name a schema for sessions alone with the option schema."
         )
     version = int(

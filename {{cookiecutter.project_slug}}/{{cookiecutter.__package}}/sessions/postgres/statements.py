@@ -14,9 +14,6 @@ THIS_SESSION = (
     "sha256(app_name) = sha256($1) AND sha256(user_id) = sha256($2)"
     " AND sha256(session_id) = sha256($3)"
 )
-DELETED = "'-Infinity'::float8"
-"""The expiry of a session that was deleted: over by every clock, and nothing brings it back."""
-
 SESSION_COLUMNS = "user_id, session_id, incarnation, revision, updated_at, ttl_seconds, expires_at"
 
 
@@ -53,7 +50,7 @@ READ_LIVE = f"""
 """Reads the sessions in `live`, and the state that they have and share."""
 
 LOAD = f"""
-    WITH live AS MATERIALIZED (
+    WITH live AS (
         SELECT * FROM $schema.sessions WHERE {THIS_SESSION} AND {_live("$4")}
     ),
     start AS (
@@ -77,14 +74,14 @@ LOAD = f"""
 """$4 now, $5 after this revision, $6 at most so many, $7 after the last that is older than this."""
 
 LIST_APP = f"""
-    WITH live AS MATERIALIZED (
+    WITH live AS (
         SELECT * FROM $schema.sessions WHERE sha256(app_name) = sha256($1) AND {_live("$2")}
     )
     {READ_LIVE}"""
 """$2 now."""
 
 LIST_USER = f"""
-    WITH live AS MATERIALIZED (
+    WITH live AS (
         SELECT * FROM $schema.sessions
         WHERE sha256(app_name) = sha256($1) AND sha256(user_id) = sha256($2) AND {_live("$3")}
     )
@@ -179,30 +176,16 @@ The first column is true if it was written, false if it is stale, NULL if there 
 APPEND_WITH_STATE = _append(f",{_write_state(9)}")
 """The same, then the state. Most events have none, and its three parts cost something even then."""
 
-MARK_DELETED = f"""
-    UPDATE $schema.sessions SET expires_at = {DELETED}, removable_at = 0
-    WHERE {THIS_SESSION} AND ($4::float8 IS NULL OR expires_at <= $4)
-    RETURNING session_number"""
-"""$4 NULL, or now if the session must be expired."""
+DELETE = f"""
+    DELETE FROM $schema.sessions WHERE {THIS_SESSION} AND ($4::float8 IS NULL OR expires_at <= $4)"""
+"""$4 NULL, or now if the session must be expired. What belongs to a session is deleted with it."""
 
 _NOW = "extract(epoch FROM now())::bigint"
 
-MARK_REMOVABLE = f"""
-    UPDATE $schema.sessions SET expires_at = {DELETED}, removable_at = {_NOW} + 60
-    WHERE session_number IN (
+DELETE_REMOVABLE = f"""
+    DELETE FROM $schema.sessions WHERE session_number IN (
         SELECT session_number FROM $schema.sessions WHERE removable_at <= {_NOW}
         ORDER BY removable_at LIMIT $1 FOR UPDATE SKIP LOCKED
     )
     RETURNING session_number"""
-"""$1 at most so many. The clock of the database decides: one of a client that is fast removes nothing.
-
-Other processes leave these sessions to the caller for a minute.
-"""
-
-REMOVE_MARKED = f"""
-    WITH removed_events AS (
-        DELETE FROM $schema.events WHERE session_number = ANY($1::bigint[])
-    ),
-    removed_state AS (DELETE FROM $schema.session_state WHERE session_number = ANY($1))
-    DELETE FROM $schema.sessions WHERE session_number = ANY($1) AND expires_at = {DELETED}"""
-"""$1 session numbers."""
+"""$1 at most so many. The clock of the database decides: that of a client may be fast."""

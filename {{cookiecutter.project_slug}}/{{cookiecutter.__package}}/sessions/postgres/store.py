@@ -6,12 +6,10 @@ isolation a second writer waits for the first and then finds that its revision i
 one. State is one row for each key: appends wait for each other only where they set the same key, and
 write keys in one order, so that no two wait for each other. A read is one statement, and thus one snapshot.
 
-A deleted session is first marked as expired for every clock. After that no event can come in, and what
-the session had is removed by a second statement, which sees all of it. If a process dies in between, the
-rest is removed with what has expired.
+A session is deleted with its events and its state, by the foreign keys of these. What expired some minutes
+ago is deleted in the background by whichever process writes.
 """
 
-import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,7 +18,6 @@ from typing import Any, Self
 import asyncpg
 from typing_extensions import override
 
-from ..errors import StoreUnavailable
 from ..per_loop import PerLoop
 from ..store import (
     AlreadyExists,
@@ -41,8 +38,6 @@ from .errors import FAILURES, TABLES_MISSING, translated
 from .options import PostgresOptions, postgres_options
 from .records import names, session_records, state_arguments
 from .schema import prepare
-
-logger = logging.getLogger(__name__)
 
 CLEAN_EVERY = 1.0
 """Seconds from one look of a process for expired sessions to its next."""
@@ -91,7 +86,7 @@ class PostgresStore(SessionStore):
                 self._clean()
                 return replace(record, state=_merged(record.state, state))
             if record.head.expired(now):
-                await self._remove(sql.MARK_DELETED, *names(key), now)
+                await self._fetch(sql.DELETE, *names(key), now)
             elif record.head.position.incarnation != incarnation:
                 raise AlreadyExists
             else:
@@ -150,7 +145,7 @@ class PostgresStore(SessionStore):
 
     @override
     async def delete(self, key: SessionKey) -> None:
-        await self._remove(sql.MARK_DELETED, *names(key), None)
+        await self._fetch(sql.DELETE, *names(key), None)
 
     @override
     async def user_state(self, app_name: str, user_id: str) -> Mapping[str, bytes]:
@@ -159,11 +154,10 @@ class PostgresStore(SessionStore):
 
     @override
     async def ping(self) -> None:
-        # An append to no session and the removal of none need every permission that there is.
-        no_state: Sequence[Sequence[bytes]] = [[]] * 6
-        nothing = (b"", b"", b"", "", -1, 0.0, b"", 0.0, *no_state)
-        await self._fetch(sql.APPEND_WITH_STATE, *nothing)
-        await self._fetch(sql.REMOVE_MARKED, [])
+        # An append to no session and the deletion of none need every permission that there is.
+        session, no_state = names(SessionKey("", "", "")), state_arguments(ScopedState())
+        await self._fetch(sql.APPEND_WITH_STATE, *session, "", -1, 0.0, b"", 0.0, *no_state)
+        await self._fetch(sql.DELETE, *session, 0.0)
 
     @override
     async def close(self) -> None:
@@ -182,31 +176,23 @@ class PostgresStore(SessionStore):
             if not self._has_tables:
                 await connections.finish(prepare(connections))
                 self._has_tables = True
-            return await connections.fetch(sql.in_schema(statement, self._options.schema), *arguments)
+            return await connections.fetch(
+                sql.in_schema(statement, self._options.schema), *arguments
+            )
         except FAILURES as error:
             if isinstance(error, TABLES_MISSING):
                 self._has_tables = False
             raise translated(error, self.location) from error
 
-    async def _remove(self, mark: str, *arguments: Any) -> int:
-        """Mark sessions by that statement, remove all that they have, and return how many they are."""
-        numbers = sorted(row[0] for row in await self._fetch(mark, *arguments))
-        if numbers:
-            await self._fetch(sql.REMOVE_MARKED, numbers)
-        return len(numbers)
-
     def _clean(self) -> None:
         """Have what expired a while ago removed, once in a while and in the background."""
         if time.monotonic() >= self._next_cleaning:
             self._next_cleaning = time.monotonic() + CLEAN_EVERY
-            self._connections.get().spawn(self._clean_once())
+            self._connections.get().spawn(self._delete_removable())
 
-    async def _clean_once(self) -> None:
-        try:
-            if await self._remove(sql.MARK_REMOVABLE, CLEAN_BATCH) == CLEAN_BATCH:
-                self._next_cleaning = 0.0
-        except StoreUnavailable as error:
-            logger.debug("Expired sessions stay for now: %s", error)
+    async def _delete_removable(self) -> None:
+        if len(await self._fetch(sql.DELETE_REMOVABLE, CLEAN_BATCH)) == CLEAN_BATCH:
+            self._next_cleaning = 0.0  # there may be more
 
 
 def _merged(before: ScopedState, state: ScopedState) -> ScopedState:

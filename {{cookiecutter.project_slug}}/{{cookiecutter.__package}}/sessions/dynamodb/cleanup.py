@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from ..errors import SessionStoreError
 from .items import CLOCK_MARGIN, condition, event_name, head_of, number
-from .keys import Item, Keys, due_at, encode_id, indexed_keys, key_of, text
+from .keys import Item, Keys, due_at, indexed_session, text
 from .table import ConditionFailed, Table
 
 logger = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class Cleanup:
 
     async def _settle(self, entry: Item, cutoff: float) -> None:
         """Remove what an index entry leads to, or postpone it if the session is alive."""
-        keys, incarnation = indexed_keys(self._prefix, entry), text(entry, "incarnation")
+        keys, incarnation = indexed_session(self._prefix, entry)
         found = await self._table.get_one(keys.head)
         if found is not None and text(found, "incarnation") == incarnation:
             expires_at = head_of(found, "").expires_at
@@ -93,7 +93,7 @@ class Cleanup:
         with suppress(ConditionFailed):
             await self._table.transact(
                 ("Update", move | unchanged),
-                ("Delete", {"Key": key_of(entry)}),
+                ("Delete", {"Key": entry}),
                 ("Put", {"Item": keys.index_entry(due, text(found, "incarnation"))}),
             )
 
@@ -101,7 +101,7 @@ class Cleanup:
         """Remove the state and the events of a session without a head, and its index entry last."""
         same = condition("incarnation = :incarnation", incarnation={"S": incarnation})
         await self._table.delete(keys.state, same)
-        encoded = encode_id(incarnation)
-        async for items in self._table.pages(keys.events_partition, ProjectionExpression="pk, sk"):
-            await self._table.delete_many([one for one in items if event_name(one)[1] == encoded])
+        async for events in self._table.pages(keys.events_partition, ProjectionExpression="pk, sk"):
+            own = [event for event in events if event_name(event)[1] == incarnation]
+            await self._table.delete_many(own)
         await self._table.delete_many([entry])

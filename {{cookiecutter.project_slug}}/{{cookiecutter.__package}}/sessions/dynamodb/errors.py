@@ -39,14 +39,16 @@ SETTINGS_HINTS: dict[type[Exception], str] = {
 TIMED_OUT = (
     "it did not answer in time; check endpoint_url, region and network, and whether it is throttled"
 )
+UNREACHABLE = "it cannot be reached; check endpoint_url, region and network"
 NETWORK_HINTS: dict[type[Exception], str] = {
     exceptions.SSLError: "TLS failed; check http or https in endpoint_url, and name the authority of"
     " a private certificate in AWS_CA_BUNDLE",
     exceptions.ReadTimeoutError: TIMED_OUT,
     exceptions.ConnectTimeoutError: TIMED_OUT,
     TimeoutError: TIMED_OUT,
-    OSError: "it cannot be reached; check endpoint_url, region and network",
-    exceptions.HTTPClientError: "it cannot be reached; check endpoint_url, region and network",
+    OSError: UNREACHABLE,
+    exceptions.ConnectionError: UNREACHABLE,
+    exceptions.HTTPClientError: UNREACHABLE,
 }
 """How a call failed on its way. The first match counts."""
 

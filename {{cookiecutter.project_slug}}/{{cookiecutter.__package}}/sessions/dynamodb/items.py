@@ -5,7 +5,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from ..store import Head, Position, SessionKey, StoredEvent
-from .keys import Item, encode_id, is_digest, item, text
+from .keys import Item, item, text
 
 PART_BYTES = 390_000
 """Bytes of an event in one item. DynamoDB allows 400 KB with the names of the attributes."""
@@ -22,8 +22,10 @@ STATE_PREFIX = "s:"
 
 
 def head_attributes(head: Head, *, due: str) -> dict[str, Any]:
-    """Return the attributes of a head. An id is among them only if its key has but a digest of it."""
-    attributes = {
+    """Return the attributes of a head. Its key may hold only digests of the ids."""
+    return {
+        "user_id": {"S": head.key.user_id},
+        "session_id": {"S": head.key.session_id},
         "incarnation": {"S": head.position.incarnation},
         "revision": number(head.position.revision),
         "updated_at": timestamp(head.updated_at),
@@ -31,10 +33,6 @@ def head_attributes(head: Head, *, due: str) -> dict[str, Any]:
         "due": {"S": due},
         **expiry_attributes(head.expires_at),
     }
-    for attribute, value in (("user_id", head.key.user_id), ("session_id", head.key.session_id)):
-        if is_digest(encode_id(value)):
-            attributes[attribute] = {"S": value}
-    return attributes
 
 
 def expiry_attributes(expires_at: float | None) -> dict[str, Any]:
@@ -49,14 +47,9 @@ def expiry_attributes(expires_at: float | None) -> dict[str, Any]:
 
 def head_of(found: Item, app_name: str) -> Head:
     """Return the head that an item holds."""
-    user, session = text(found, "pk").rpartition("/")[2], text(found, "sk").rpartition("/")[2]
     expires_at = found.get("expires_at")
     return Head(
-        SessionKey(
-            app_name,
-            text(found, "user_id") if is_digest(user) else unquote(user),
-            text(found, "session_id") if is_digest(session) else unquote(session),
-        ),
+        SessionKey(app_name, text(found, "user_id"), text(found, "session_id")),
         Position(text(found, "incarnation"), int(found["revision"]["N"])),
         float(text(found, "updated_at")),
         int(found["lifetime"]["N"]),
@@ -132,7 +125,7 @@ def event_items(pk: str, incarnation: str, event: StoredEvent) -> list[Item]:
     return [
         item(
             pk,
-            f"{event.revision:012d}/{encode_id(incarnation)}/{part:02d}",
+            f"{event.revision:012d}/{quote(incarnation, safe='')}/{part:02d}",
             timestamp=timestamp(event.timestamp),
             parts=number(len(starts)),
             data={"B": event.data[start : start + PART_BYTES]},
@@ -142,9 +135,9 @@ def event_items(pk: str, incarnation: str, event: StoredEvent) -> list[Item]:
 
 
 def event_name(found: Item) -> tuple[int, str, int]:
-    """Return the revision, the encoded incarnation and the part of an event's item."""
+    """Return the revision, the incarnation and the part of an event's item."""
     revision, incarnation, part = text(found, "sk").split("/")
-    return int(revision), incarnation, int(part)
+    return int(revision), unquote(incarnation), int(part)
 
 
 def join_parts(revision: int, parts: Mapping[int, Item]) -> StoredEvent | None:

@@ -16,7 +16,7 @@ session expires, or `never`: from then on, cleaning up looks whether it did.
 
 from hashlib import sha256
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from ..store import SessionKey
 
@@ -53,15 +53,14 @@ class Keys:
 
     def index_entry(self, due: str, incarnation: str) -> Item:
         """Return the item that lists the session in the index of its app."""
-        sk = f"{due}/{self._indexed}/{encode_id(incarnation)}"
-        return item(self.index_partition, sk, incarnation={"S": incarnation})
+        return item(self.index_partition, f"{due}/{self._indexed}/{quote(incarnation, safe='')}")
 
 
-def indexed_keys(prefix: str, entry: Item) -> Keys:
-    """Return the keys of the session that an index entry lists."""
+def indexed_session(prefix: str, entry: Item) -> tuple[Keys, str]:
+    """Return the keys and the incarnation of the session that an index entry lists."""
     app = text(entry, "pk").rpartition("/")[2]
-    _, user, session, _ = text(entry, "sk").split("/")
-    return Keys(prefix, app, user, session)
+    _, user, session, incarnation = text(entry, "sk").split("/")
+    return Keys(prefix, app, user, session), unquote(incarnation)
 
 
 def encode_id(text: str) -> str:
@@ -72,24 +71,14 @@ def encode_id(text: str) -> str:
     return f"#{sha256(text.encode()).hexdigest()}"
 
 
-def is_digest(encoded: str) -> bool:
-    """Whether an encoded id cannot be decoded again."""
-    return encoded.startswith("#")
-
-
 def due_at(expires_at: float | None) -> str:
     """Return the `due` of an index entry. Texts sort as the times do."""
     return NEVER if expires_at is None else f"{max(1, int(expires_at)):011d}"
 
 
 def item(pk: str, sk: str, **attributes: Any) -> Item:
-    """Return an item, or the key of one."""
+    """Return an item, or the key of one. An index entry is nothing but its key."""
     return {"pk": {"S": pk}, "sk": {"S": sk}, **attributes}
-
-
-def key_of(found: Item) -> Item:
-    """Return the key of an item."""
-    return {"pk": found["pk"], "sk": found["sk"]}
 
 
 def text(found: Item, attribute: str) -> str:

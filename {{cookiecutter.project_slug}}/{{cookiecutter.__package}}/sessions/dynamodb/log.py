@@ -2,7 +2,7 @@
 
 from ..store import Position, StoredEvent
 from .items import event_name, join_parts
-from .keys import Item, encode_id
+from .keys import Item
 from .table import Table
 
 
@@ -56,7 +56,7 @@ class LogReader:
         """
         events: list[StoredEvent] = []
         for revision in range(position.revision, after, -1):
-            event = await self._event(revision, encode_id(position.incarnation))
+            event = await self._event(revision, position.incarnation)
             if since is not None and event.timestamp < since:
                 break
             events.append(event)

@@ -40,7 +40,7 @@ from .items import (
     state_updates,
     timestamp,
 )
-from .keys import DELETED, Item, Keys, due_at, indexed_keys, key_of, text
+from .keys import DELETED, Item, Keys, due_at, indexed_session, text
 from .log import EventMissing, LogReader
 from .options import Options, parse_options
 from .setup import check_permissions, check_table, create_table
@@ -206,23 +206,25 @@ class DynamoDBStore(SessionStore):
         keys = await self._keys(key)
         found = await self._table.get_one(keys.head)
         while found:
-            incarnation = text(found, "incarnation")
+            incarnation, due = text(found, "incarnation"), text(found, "due")
+            # Without events, such as a lease of `turns.py`, nothing is left to remove afterwards.
+            empty = found["revision"] == number(0)
             deleted = keys.index_entry(DELETED, incarnation)
             unchanged = condition(
-                "incarnation = :incarnation AND due = :due",
-                incarnation=found["incarnation"],
-                due=found["due"],
+                "incarnation = :incarnation AND revision = :revision AND due = :due",
+                **{name: found[name] for name in ("incarnation", "revision", "due")},
             )
             try:
                 await self._table.transact(
                     ("Delete", {"Key": keys.head} | unchanged),
-                    ("Delete", {"Key": key_of(keys.index_entry(text(found, "due"), incarnation))}),
-                    ("Put", {"Item": deleted}),
+                    ("Delete", {"Key": keys.index_entry(due, incarnation)}),
+                    ("Delete", {"Key": keys.state}) if empty else ("Put", {"Item": deleted}),
                 )
             except ConditionFailed as failed:
                 found = failed.item
                 continue
-            await self._cleanup.remove(keys, incarnation, deleted)
+            if not empty:
+                await self._cleanup.remove(keys, incarnation, deleted)
             return
 
     @override
@@ -271,7 +273,7 @@ class DynamoDBStore(SessionStore):
         wanted: dict[tuple[str, str], Item] = {}
         async for entries in self._table.pages(keys.index_partition):
             for entry in entries:
-                found = indexed_keys(self._options.prefix, entry)
+                found, _ = indexed_session(self._options.prefix, entry)
                 for key in (found.head, found.state, found.user_state):
                     wanted[_key(key)] = key
         return await self._table.get_many(list(wanted.values()))

@@ -6,7 +6,7 @@ from typing import Any
 
 from .client import Client
 from .errors import DynamoDBError
-from .keys import Item, key_of
+from .keys import Item
 
 READ_BATCH, WRITE_BATCH = 100, 25
 """Items that DynamoDB takes in one batch."""
@@ -117,9 +117,9 @@ class Table:
             return False
         return True
 
-    async def delete_many(self, items: Sequence[Item]) -> None:
+    async def delete_many(self, keys: Sequence[Item]) -> None:
         """Delete items. A missing one is no error."""
-        requests = [{"DeleteRequest": {"Key": key_of(item)}} for item in items]
+        requests = [{"DeleteRequest": {"Key": key}} for key in keys]
         await self._in_batches("batch_write_item", _split(requests, WRITE_BATCH))
 
     async def _in_batches(self, operation: str, requests: Sequence[Any]) -> list[Any]:

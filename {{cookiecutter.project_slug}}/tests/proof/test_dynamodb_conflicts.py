@@ -81,6 +81,30 @@ class TestWrites:
         assert created.state == {"user:n": 1}
         assert texts(session) == texts(await get(service)) == ["once"]
 
+    async def test_closing_waits_for_a_write_in_progress(
+        self, service: PersistentSessionService, proxy: DynamoDBProxy
+    ) -> None:
+        """The SDK would otherwise try in vain, and nobody would know whether the event was stored."""
+        session = await create(service)
+        arrived, go_on = asyncio.Event(), asyncio.Event()
+
+        async def late(request: web.Request, body: bytes) -> web.Response:
+            arrived.set()
+            await go_on.wait()
+            return await proxy.forward(request, body)
+
+        proxy.answer_next(WRITE, late)
+        proxy.count()
+        append = asyncio.create_task(service.append_event(session, event("kept")))
+        await arrived.wait()
+        closing = asyncio.create_task(service.close())
+        assert texts(await get(service)) == []
+        assert not closing.done()
+        go_on.set()
+        await asyncio.gather(append, closing)
+        assert proxy.count()[WRITE] == 1
+        assert texts(session) == texts(await get(service)) == ["kept"]
+
     async def test_conflict_without_end_is_reported(
         self, service: PersistentSessionService, proxy: DynamoDBProxy
     ) -> None:

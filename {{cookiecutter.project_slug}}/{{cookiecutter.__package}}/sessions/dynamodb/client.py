@@ -45,15 +45,47 @@ class Backoff:
         return True
 
 
+class LoopClient:
+    """The SDK's client for one event loop."""
+
+    def __init__(self, options: Options) -> None:
+        self._opening = asyncio.ensure_future(open_client(options))
+        self._calls = 0
+        self._idle = asyncio.Event()
+
+    async def call(self, operation: str, parameters: dict[str, Any]) -> Any:
+        """Carry out an operation."""
+        self._calls += 1
+        self._idle.clear()
+        try:
+            client = await asyncio.shield(self._opening)
+            return await getattr(client, operation)(**parameters)
+        finally:
+            self._calls -= 1
+            if not self._calls:
+                self._idle.set()
+
+    async def close(self) -> None:
+        """Close the connections after the calls in progress.
+
+        Otherwise nobody would know whether a write was carried out.
+        """
+        if self._calls:
+            await self._idle.wait()
+        await asyncio.wait([self._opening])
+        if not self._opening.cancelled() and self._opening.exception() is None:
+            await self._opening.result().close()
+
+
 class Client:
     """Calls DynamoDB from any event loop, and raises errors of this package."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self._clients = PerLoop(lambda: asyncio.ensure_future(open_client(options)), _close)
+        self._clients = PerLoop(lambda: LoopClient(options), LoopClient.close)
 
     async def close(self) -> None:
-        """Close the connections of the running loop. Calls in progress fail."""
+        """Close the connections of the running loop, after the calls in progress."""
         await self._clients.close()
 
     async def call(self, operation: str, **parameters: Any) -> Any:
@@ -82,8 +114,7 @@ class Client:
     async def _call_once(self, operation: str, parameters: dict[str, Any]) -> Any:
         try:
             async with asyncio.timeout(2 * self.options.timeout):
-                client = await asyncio.shield(self._clients.get())
-                return await getattr(client, operation)(**parameters)
+                return await self._clients.get().call(operation, parameters)
         except (BotoCoreError, ClientError, OSError) as error:
             raise explain(error, self.options.location) from error
 
@@ -110,9 +141,3 @@ async def open_client(options: Options) -> Any:
         config=config,
     )
     return await client.__aenter__()
-
-
-async def _close(opening: "asyncio.Future[Any]") -> None:
-    await asyncio.wait([opening])
-    if not opening.cancelled() and opening.exception() is None:
-        await opening.result().close()

@@ -24,7 +24,7 @@ Item = dict[str, Any]
 """An item, or its key, as the SDK has it: `{"name": {"S": "text"}}`."""
 
 MAX_ID_LENGTH = 200
-"""Characters of an encoded id in a key. DynamoDB allows 1,024 bytes for `sk`, which holds three."""
+"""Characters of an encoded id in a key. DynamoDB allows 1,024 bytes for `sk`."""
 NEVER = "never"
 DELETED = f"{0:011d}"
 """The `due` of a session that was deleted: the first in order."""

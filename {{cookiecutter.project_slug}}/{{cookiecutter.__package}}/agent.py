@@ -1,7 +1,9 @@
-"""The agent. ADK looks for `root_agent` in this file."""
+"""The agent. ADK looks for `app` in this file, and for `root_agent`."""
 
 from google.adk.agents import LlmAgent
+from google.adk.apps import App
 
+from .sessions.plugin import OneTurnAtATime
 from .settings import APP_NAME, DESCRIPTION, model
 from .tools import recall, remember, session_report
 
@@ -25,3 +27,6 @@ root_agent = LlmAgent(
     instruction=INSTRUCTION,
     tools=[remember, recall, session_report],
 )
+
+# With the plugin, a message waits until the one before it in the same session is answered.
+app = App(name=APP_NAME, root_agent=root_agent, plugins=[OneTurnAtATime()])

@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
 @contextmanager
 def shared(data: Path) -> Iterator[str]:
     """Start the server of the folder, or share the one that another command has started there."""
-    data.mkdir(exist_ok=True)
+    data.mkdir(mode=0o700, exist_ok=True)
     address = data / "server.uri"
     lock = FileLock(data / "server.lock")
     try:

@@ -85,6 +85,7 @@ def test_list_shows_the_sessions_of_everybody_or_of_one_user(run: Run) -> None:
 
 
 def test_list_says_so_when_there_is_nothing(run: Run) -> None:
+    run("init")
     result = run("list")
     assert (result.exit_code, result.stdout) == (0, "")
     assert result.stderr == f"There are no sessions in app {APP_NAME!r}.\n"
@@ -220,11 +221,12 @@ def test_what_users_wrote_cannot_steer_the_terminal(run: Run, uri: str) -> None:
 def test_a_wrong_uri_is_one_sentence() -> None:
     result = CliRunner().invoke(sessions, ["list", "--uri", "nowhere://me:secret@host"])
     assert result.exit_code == 1
-    assert result.stderr.startswith("Error: The session URI starts with 'nowhere'")
+    assert result.stderr.startswith("Error: The session URI has an unknown scheme 'nowhere'")
     assert "secret" not in result.output
 
 
-def test_the_doctor_finds_nothing_wrong(uri: str) -> None:
+def test_the_doctor_finds_nothing_wrong(run: Run, uri: str) -> None:
+    run("init")
     result = CliRunner().invoke(doctor, ["--uri", uri])
     assert result.exit_code == 0, result.output
     assert all(line.startswith("ok ") for line in result.stdout.splitlines())
@@ -235,11 +237,12 @@ def test_the_doctor_finds_nothing_wrong(uri: str) -> None:
 def test_the_doctor_says_what_is_wrong_and_goes_on() -> None:
     result = CliRunner().invoke(doctor, ["--uri", "nowhere://me:secret@host"])
     assert result.exit_code == 1
-    assert "wrong The session URI starts with 'nowhere'" in result.stdout
+    assert "wrong The session URI has an unknown scheme 'nowhere'" in result.stdout
     assert "ok    Python" in result.stdout
     assert "secret" not in result.output
 
 
-def test_the_doctor_leaves_nothing_behind(uri: str) -> None:
+def test_the_doctor_leaves_nothing_behind(run: Run, uri: str) -> None:
+    run("init")
     CliRunner().invoke(doctor, ["--uri", uri])
     assert "no sessions" in CliRunner().invoke(sessions, ["list", "--uri", uri]).stderr

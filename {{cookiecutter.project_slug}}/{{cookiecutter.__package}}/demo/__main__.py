@@ -74,14 +74,14 @@ async def turn(user: str, session_id: str, text: str, *, last: bool) -> dict[str
     from google.adk.runners import Runner
     from google.genai import types
 
-    from ..agent import root_agent
+    from ..agent import app
     from ..sessions import create_session_service
 
     name: dict[str, Any] = {"app_name": APP_NAME, "user_id": user, "session_id": session_id}
     async with create_session_service() as service:
         if not last:
             await service.create_session(**name)
-        runner = Runner(app_name=APP_NAME, agent=root_agent, session_service=service)
+        runner = Runner(app=app, session_service=service)
         said = []
         async for event in runner.run_async(
             user_id=user,

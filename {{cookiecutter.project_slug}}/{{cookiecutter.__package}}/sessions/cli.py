@@ -48,7 +48,7 @@ def init(uri: str | None) -> None:
         await service.prepare()
         return service.description
 
-    click.echo(f"Ready: {run(uri, prepare)}", err=True)
+    click.echo(f"Ready: {run(uri, prepare, reads=False)}", err=True)
 
 
 @sessions.command("list")
@@ -142,7 +142,7 @@ def import_command(uri: str | None, file: TextIO) -> None:
                 raise click.ClickException(f"{where} cannot be imported: {error}.") from error
     except UnicodeDecodeError as error:
         raise click.ClickException(f"{file.name} is not a text in UTF-8.") from error
-    run(uri, lambda service: restore(service, found))
+    run(uri, lambda service: restore(service, found), reads=False)
     click.echo(f"Imported {pluralize(len(found))}.", err=True)
 
 
@@ -170,11 +170,21 @@ def delete(
     click.echo(f"Deleted {pluralize(len(session_ids))}.", err=True)
 
 
-def run(uri: str | None, work: "Callable[[PersistentSessionService], Awaitable[T]]") -> T:
-    """Return what `work` makes of the session service of a URI; errors end in one sentence."""
+def run(
+    uri: str | None,
+    work: "Callable[[PersistentSessionService], Awaitable[T]]",
+    *,
+    reads: bool = True,
+) -> T:
+    """Return what `work` makes of the session service of a URI; errors end in one sentence.
+
+    A command that only `reads` does not create a database that is missing.
+    """
 
     async def use() -> T:
         async with create_session_service(uri) as service:
+            if reads and (missing := service.store.missing()):
+                raise click.ClickException(f"{missing}: it is created with the first session.")
             return await work(service)
 
     try:

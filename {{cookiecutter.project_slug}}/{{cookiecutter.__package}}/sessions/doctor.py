@@ -126,6 +126,9 @@ async def try_store(uri: str | None, done: Callable[[str], None]) -> None:
 
     async with create_session_service(uri) as service:
         done(service.description)
+        if missing := service.store.missing():
+            done(f"{missing}: it is created with the first session")
+            return
         _, milliseconds = await timed(service.check())
         done(f"the store answers in {milliseconds:.1f} ms")
         app, user, event = f"doctor-{uuid4().hex}", "doctor", Event(author="doctor")

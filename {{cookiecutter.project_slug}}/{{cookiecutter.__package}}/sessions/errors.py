@@ -17,5 +17,9 @@ class StoreUnavailable(SessionStoreError, ConnectionError):
     """The database cannot be reached, refuses us, or did not answer in time."""
 
 
+class TurnTimeout(SessionStoreError, TimeoutError):
+    """A turn waited too long for the turns before it. Nothing of it was stored."""
+
+
 class CorruptSession(SessionStoreError):
     """A stored record that cannot be read. It concerns one session and no other."""

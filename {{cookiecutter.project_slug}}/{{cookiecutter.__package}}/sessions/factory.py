@@ -1,21 +1,29 @@
 """From a URI to a session service, for callers and for ADK's registry."""
 
 import asyncio
+import math
 import os
 import threading
-from typing import Any
+from typing import Any, cast, get_args
 
 from . import config
 from .environment import load_environment
 from .errors import ConfigurationError, SessionStoreError
 from .service import PersistentSessionService
 from .ttl import format_ttl, parse_ttl
-from .uri import not_negative, parse_uri
+from .turns import Mode, TurnQueue
+from .uri import not_negative, parse_uri, positive
 
 URI_VARIABLE = "SESSION_SERVICE_URI"
 
 DEFAULT_CACHE_MB = 128.0
 """Memory for decoded events of recently used sessions: some 20,000 events of usual size."""
+
+DEFAULT_TURN_LEASE = 15.0
+"""Seconds after which the turn of a process that was killed is over."""
+
+DEFAULT_TURN_WAIT = 60.0
+"""Seconds that a message waits for the answers to those before it."""
 
 
 def session_uri(uri: str | None = None) -> str:
@@ -39,6 +47,9 @@ def build_service(uri: str | None = None, **options: Any) -> PersistentSessionSe
         session_uri(uri), scheme=config.SCHEME, schemes=config.SCHEMES, options=options
     )
     ttl = parsed.options.take("ttl", parse_ttl, parse_ttl(config.DEFAULT_TTL))
+    turns: Mode = parsed.options.take("turns", turn_mode, "on")
+    lease = parsed.options.take("turn_lease", positive, DEFAULT_TURN_LEASE)
+    wait = parsed.options.take("turn_wait", not_negative, DEFAULT_TURN_WAIT)
     cache_mb = parsed.options.take("cache_mb", not_negative, DEFAULT_CACHE_MB)
     try:
         store = config.open_store(parsed)
@@ -54,9 +65,18 @@ def build_service(uri: str | None = None, **options: Any) -> PersistentSessionSe
     return PersistentSessionService(
         store,
         ttl=ttl,
+        turns=TurnQueue(store, mode=turns, lease=math.ceil(lease), wait=wait),
         cache_bytes=int(cache_mb * (1 << 20)),
         description=f"{parsed.scheme} → {config.BACKEND_TITLE} at {store.location}, {lives}",
     )
+
+
+def turn_mode(text: str) -> Mode:
+    """Convert the option `turns`."""
+    for mode in get_args(Mode):
+        if text == mode:
+            return cast(Mode, mode)
+    raise ValueError(f"write one of {', '.join(get_args(Mode))}")
 
 
 def register_schemes() -> None:

@@ -7,7 +7,9 @@ the session is no longer current is refused.
 
 import logging
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
@@ -43,8 +45,12 @@ from .store import (
     Stale,
 )
 from .ttl import parse_ttl
+from .turns import LEASES, Turn, TurnQueue
 
 logger = logging.getLogger(__name__)
+
+_missing: ContextVar[SessionKey | None] = ContextVar("missing", default=None)
+"""The session that the running task has read last, if there was none."""
 
 
 class PersistentSessionService(BaseSessionService):
@@ -53,6 +59,7 @@ class PersistentSessionService(BaseSessionService):
     Args:
         store: where sessions are kept; closed with the service.
         ttl: seconds that a session lives after its last event; 0 means for ever.
+        turns: gives turns on sessions, for `OneTurnAtATime`; by default to all processes.
         cache_bytes: about how much memory the decoded events of recently used sessions may take.
         description: what `str()` of the service says: scheme, backend, location, ttl.
     """
@@ -62,12 +69,14 @@ class PersistentSessionService(BaseSessionService):
         store: SessionStore,
         *,
         ttl: int = 0,
+        turns: TurnQueue | None = None,
         cache_bytes: int = 128 << 20,
         description: str = "",
     ) -> None:
         self.store = store
         self.ttl = ttl
         self.description = description or store.location
+        self.turns = turns or TurnQueue(store)
         self._cache = EventCache(cache_bytes)
         self._in_doubt = InDoubtAppends()
 
@@ -98,6 +107,13 @@ class PersistentSessionService(BaseSessionService):
                 ttl=seconds,
             )
         except AlreadyExists:
+            if not state and _missing.get() == key:
+                # The Runner creates a session that it did not find; another one was quicker.
+                session = await self.get_session(
+                    app_name=app_name, user_id=user_id, session_id=session_id
+                )
+                if session is not None:
+                    return session
             raise AlreadyExistsError(f"Session with id {session_id} already exists.") from None
         return _session(record, [])
 
@@ -129,6 +145,7 @@ class PersistentSessionService(BaseSessionService):
             self._cache.drop(key)
             log = None
             record = await self.store.load(key, now=now, limit=limit, since=since)
+        _missing.set(key if record is None else None)
         if record is None:
             self._cache.drop(key)
             return None
@@ -222,6 +239,11 @@ class PersistentSessionService(BaseSessionService):
             return event
         if not (isinstance(session, PersistentSession) and session.attached):
             return await self._append_to_foreign(session, event)
+        if event.actions.compaction and not session.turn:
+            # ADK appends a summary after the turn, when the next one may have begun.
+            async with self.turn(session):
+                await self.refresh(session)
+                return await self._append(session, event, target=session)
         async with session.cursor.lock:
             return await self._append(session, event, target=session)
 
@@ -233,9 +255,15 @@ class PersistentSessionService(BaseSessionService):
             if not name.startswith(State.TEMP_PREFIX)
         }
         data = encode_event(event, delta)
+        turn = session.turn
         key, expected = _key_of(session), session.position
         attempt = key, expected.incarnation, event.id
         known = session.cursor.revisions.get(event.id) or self._in_doubt.revision(attempt)
+        if turn and turn.lost:
+            raise StaleSessionError(
+                f"The turn on {_name(key)} took longer than its lease, and another one may have begun;"
+                " get the session again and repeat the turn."
+            )
         head = None
         if known and known <= expected.revision:
             head = await self._find(key, replace(expected, revision=known - 1), event.id, data)
@@ -253,6 +281,11 @@ class PersistentSessionService(BaseSessionService):
                 raise _not_found(key) from None
             except Stale:
                 head = await self._find(key, expected, event.id, data)
+                if head is None and turn and turn.empty and target is session:
+                    # Another turn ended between the read of the session and the beginning of this one.
+                    turn.empty = False
+                    await self.refresh(session)
+                    return await self._append(session, event, target=target)
                 if head is None:
                     raise StaleSessionError(
                         f"{_name(key)} has changed since it was read at event {expected.revision};"
@@ -262,6 +295,8 @@ class PersistentSessionService(BaseSessionService):
                 self._in_doubt.note(attempt, expected.revision + 1)
                 raise
         self._in_doubt.settle(attempt)
+        if turn:
+            turn.empty = False
         if head.position.revision == expected.revision + 1:
             await super().append_event(target, event)
             target.last_update_time = event.timestamp
@@ -308,6 +343,40 @@ class PersistentSessionService(BaseSessionService):
             )
         return await self._append(current, event, target=session)
 
+    async def begin_turn(self, session: PersistentSession) -> Turn | None:
+        """Wait for the turns before this one, then bring the session up to date.
+
+        Returns the turn, or None if the session has one already or turns are off.
+
+        Raises:
+            TurnTimeout: they took longer than `turn_wait`.
+        """
+        if session.turn:
+            return None
+        turn, waited = await self.turns.begin(_key_of(session))
+        session.turn = turn
+        try:
+            if waited:
+                await self.refresh(session)
+        except BaseException:
+            await self.end_turn(session)
+            raise
+        return turn
+
+    async def end_turn(self, session: PersistentSession) -> None:
+        """Let the next turn begin. A session without a turn is no error."""
+        if turn := session.turn:
+            await self.turns.end(turn)
+
+    @asynccontextmanager
+    async def turn(self, session: PersistentSession) -> AsyncIterator[None]:
+        """Hold a turn on a session for the length of a block, for code that appends without a Runner."""
+        await self.begin_turn(session)
+        try:
+            yield
+        finally:
+            await self.end_turn(session)
+
     async def flush(self) -> None:
         """Nothing is buffered: an event is stored when `append_event` returns."""
 
@@ -325,7 +394,8 @@ class PersistentSessionService(BaseSessionService):
         await self.check()
 
     async def close(self) -> None:
-        """Release connections and memory. The service can be used again."""
+        """End turns, and release connections and memory. The service can be used again."""
+        await self.turns.close()
         self._cache.clear()
         self._in_doubt.clear()
         await self.store.close()
@@ -351,6 +421,8 @@ def _key(app_name: str, user_id: str, session_id: str) -> SessionKey:
             value.encode()
         except UnicodeEncodeError:
             raise ValueError(f"The {name} {value!r} is not valid Unicode.") from None
+    if app_name.startswith(LEASES):
+        raise ValueError(f"The app name {app_name!r} is reserved.")
     return SessionKey(app_name, user_id, session_id)
 
 

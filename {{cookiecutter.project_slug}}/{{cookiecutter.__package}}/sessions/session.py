@@ -9,6 +9,7 @@ from google.adk.sessions.session import Session
 from pydantic import PrivateAttr
 
 from .store import Head, Position
+from .turns import Turn
 
 
 class AppendLock(asyncio.Lock):
@@ -36,6 +37,7 @@ class PersistentSession(Session):
     """
 
     _cursor: Cursor | None = PrivateAttr(default=None)
+    _turn: Turn | None = PrivateAttr(default=None)
 
     def __eq__(self, other: object) -> bool:
         """Compare what ADK's Session compares. The cursor is no part of a session's value."""
@@ -81,6 +83,15 @@ class PersistentSession(Session):
     def expires_at(self) -> float | None:
         """Epoch seconds at which the session expires unless it gets another event; None for never."""
         return self.head.expires_at
+
+    @property
+    def turn(self) -> Turn | None:
+        """The turn that this object was given, if that has not ended."""
+        return self._turn if self._turn and not self._turn.ended else None
+
+    @turn.setter
+    def turn(self, turn: Turn | None) -> None:
+        self._turn = turn
 
     def advance(self, head: Head, event_ids: Iterable[str]) -> None:
         """Move the cursor over events that were read or appended, to the record `head`."""

@@ -1,26 +1,22 @@
 """Sessions in one SQLite file: nothing to install, nothing to run, several processes at once.
 
-The standard library's `sqlite3` runs in threads of this store: one that writes, a few that read. Each
-operation is one function and so one hop to a thread and back, where a driver that hands over statement
-by statement (aiosqlite) pays for five. WAL mode lets readers and the writer work at the same time.
-
-A commit waits for the disk. What else is to be written meanwhile waits, and is then committed together,
-so that many sessions that are written at once share the wait.
+The standard library's `sqlite3` runs in threads (`database.py`). Each operation is one function, and so
+one hop to a thread and back, where a driver that hands over statement by statement (aiosqlite) pays for
+five. WAL mode lets readers and the writer work at the same time.
 """
 
-import asyncio
 import sqlite3
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from typing_extensions import override
 
-from ..errors import ConfigurationError, StoreUnavailable
+from ..environment import PROJECT
+from ..errors import ConfigurationError
 from ..store import (
     AlreadyExists,
     Head,
@@ -35,75 +31,13 @@ from ..store import (
     next_expiry,
 )
 from ..uri import SessionURI, positive
-from .threads import Threads, Write
-
-T = TypeVar("T")
-
-APPLICATION_ID = 0x41444B53
-"""Marks our files (`ADKS` in ASCII), as https://www.sqlite.org/pragma.html#pragma_application_id has it."""
-SCHEMA_VERSION = 1
+from .database import Database
 
 PURGE_EVERY = 1.0
 """Seconds between two looks of the writer for expired sessions."""
 PURGE_GRACE = 300.0
-"""Seconds that an expired session is left in the file, in case another process has a slower clock."""
+"""Seconds that an expired session stays in the file, in case another process has a slower clock."""
 PURGE_BATCH = 100
-MOST_AT_ONCE = 64
-"""Writes that are committed together at most."""
-
-SCHEMA = """
-CREATE TABLE sessions (
-    id INTEGER PRIMARY KEY,
-    app_name TEXT NOT NULL,
-    user_id TEXT NOT NULL,
-    session_id TEXT NOT NULL,
-    incarnation TEXT NOT NULL,
-    revision INTEGER NOT NULL,
-    updated_at REAL NOT NULL,
-    ttl INTEGER NOT NULL,
-    expires_at REAL,
-    purge_at REAL,
-    UNIQUE (app_name, user_id, session_id)
-);
-
-CREATE INDEX sessions_to_purge ON sessions (purge_at) WHERE purge_at IS NOT NULL;
-
-CREATE TABLE events (
-    place INTEGER PRIMARY KEY,
-    timestamp REAL NOT NULL,
-    data BLOB NOT NULL
-);
-
-CREATE TRIGGER events_of_deleted AFTER DELETE ON sessions BEGIN
-    DELETE FROM events WHERE place BETWEEN old.id << 32 AND (old.id + 1 << 32) - 1;
-END;
-
-CREATE TABLE session_state (
-    session INTEGER NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
-    key TEXT NOT NULL,
-    value BLOB NOT NULL,
-    PRIMARY KEY (session, key)
-) WITHOUT ROWID;
-
-CREATE TABLE user_state (
-    app_name TEXT NOT NULL,
-    user_id TEXT NOT NULL,
-    key TEXT NOT NULL,
-    value BLOB NOT NULL,
-    PRIMARY KEY (app_name, user_id, key)
-) WITHOUT ROWID;
-
-CREATE TABLE app_state (
-    app_name TEXT NOT NULL,
-    key TEXT NOT NULL,
-    value BLOB NOT NULL,
-    PRIMARY KEY (app_name, key)
-) WITHOUT ROWID;
-"""
-
-# An event's place is its session's id × 2³² + its revision: one B-tree holds all logs, each in a row, and
-# an append touches one page of it. A session is due for a purge (`purge_at`) for up to an hour longer
-# than it lives, so that this index is written once in a while and not by every append.
 
 HEAD = "id, incarnation, revision, updated_at, ttl, expires_at"
 NAMED = "app_name = ?1 AND user_id = ?2 AND session_id = ?3"
@@ -131,17 +65,13 @@ class SQLiteStore(SessionStore):
         self, path: Path, *, synchronous: str = "FULL", busy_timeout: float = 10.0
     ) -> None:
         self.path = path
-        self._synchronous = synchronous
-        self._busy_timeout = busy_timeout
-        self._ready = threading.Lock()
-        self._checked = False
+        self._database = Database(path, synchronous=synchronous, busy_timeout=busy_timeout)
         self._next_purge = 0.0
-        self._threads = Threads()
 
     @classmethod
     @override
     def from_uri(cls, uri: SessionURI) -> Self:
-        """Open `scheme:///relative.db` or `scheme:////absolute.db`.
+        """Open `scheme:///relative.db`, relative to the project, or `scheme:////absolute.db`.
 
         Options: `synchronous=FULL|NORMAL` (an acknowledged event survives a power cut, or only a
         crash of the process) and `busy_timeout` (seconds to wait for another process's write).
@@ -156,8 +86,12 @@ class SQLiteStore(SessionStore):
                 f"The session URI names no file: write {uri.scheme}:///relative.db or"
                 f" {uri.scheme}:////absolute.db."
             )
+        if uri.path == "/:memory:":
+            raise ConfigurationError(
+                "SQLite's :memory: would be lost with the process: name a file, or use memory:// of ADK."
+            )
         return cls(
-            Path(uri.path[1:]),
+            PROJECT / uri.path[1:],
             synchronous=uri.options.take("synchronous", _synchronous, "FULL"),
             busy_timeout=uri.options.take("busy_timeout", positive, 10.0),
         )
@@ -166,13 +100,17 @@ class SQLiteStore(SessionStore):
     @override
     def location(self) -> str:
         """The absolute path of the file."""
-        return str(self.path.absolute())
+        return str(self.path)
+
+    @override
+    def missing(self) -> str | None:
+        return None if self.path.exists() else f"SQLite file {self.path} does not exist"
 
     @override
     async def create(
         self, key: SessionKey, *, incarnation: str, state: ScopedState, now: float, ttl: int
     ) -> SessionRecord:
-        return await self._write(self._create, key, incarnation, state, now, ttl)
+        return await self._database.write(self._create, key, incarnation, state, now, ttl)
 
     @override
     async def load(
@@ -184,7 +122,7 @@ class SQLiteStore(SessionStore):
         limit: int | None = None,
         since: float | None = None,
     ) -> SessionRecord | None:
-        return await self._read(self._load, key, now, after_revision, limit, since)
+        return await self._database.read(self._load, key, now, after_revision, limit, since)
 
     @override
     async def append(
@@ -197,21 +135,21 @@ class SQLiteStore(SessionStore):
         state: ScopedState,
         now: float,
     ) -> Head:
-        return await self._write(self._append, key, expected, event, timestamp, state, now)
+        return await self._database.write(self._append, key, expected, event, timestamp, state, now)
 
     @override
     async def list(
         self, app_name: str, user_id: str | None, *, now: float
     ) -> Sequence[SessionRecord]:
-        return await self._read(self._list, app_name, user_id, now)
+        return await self._database.read(self._list, app_name, user_id, now)
 
     @override
     async def delete(self, key: SessionKey) -> None:
-        await self._write(self._delete, key)
+        await self._database.write(self._delete, key)
 
     @override
     async def user_state(self, app_name: str, user_id: str) -> Mapping[str, bytes]:
-        return await self._read(
+        return await self._database.read(
             lambda db: dict(
                 db.execute(
                     "SELECT key, value FROM user_state WHERE app_name = ? AND user_id = ?",
@@ -223,16 +161,11 @@ class SQLiteStore(SessionStore):
     @override
     async def ping(self) -> None:
         # A write transaction, because a file that can be read may be on a read-only file system.
-        await self._write(lambda _: None)
+        await self._database.write(lambda _: None)
 
     @override
     async def close(self) -> None:
-        # Whoever comes from now on gets new threads; what has begun is finished by the old ones.
-        threads, self._threads, self._checked = self._threads, Threads(), False
-        await asyncio.get_running_loop().run_in_executor(None, threads.close)
-
-    # Each of the following runs in one thread. Those that write run in a transaction, possibly with others:
-    # before they raise what the seam names, they must not have written anything.
+        await self._database.close()
 
     def _create(
         self,
@@ -278,7 +211,7 @@ class SQLiteStore(SessionStore):
             raise NotFound if found.head.expired(now) else Stale
         (rowid, head), purge_at = _head(key, row[:-1]), row[-1]
         db.execute(
-            "INSERT INTO events (place, timestamp, data) VALUES (?, ?, ?)",
+            "INSERT INTO events (id, timestamp, data) VALUES (?, ?, ?)",
             ((rowid << 32) + head.position.revision, timestamp, event),
         )
         if head.expires_at is not None and head.expires_at > purge_at:
@@ -315,16 +248,15 @@ class SQLiteStore(SessionStore):
             first = after_revision if limit is None else max(after_revision, last - limit)
             if since is not None and first < last:
                 older = db.execute(
-                    "SELECT place FROM events WHERE place BETWEEN ? AND ? AND timestamp < ?"
-                    " ORDER BY place DESC LIMIT 1",
+                    "SELECT id FROM events WHERE id BETWEEN ? AND ? AND timestamp < ?"
+                    " ORDER BY id DESC LIMIT 1",
                     (base + first + 1, base + last, since),
                 ).fetchone()
                 first = older[0] - base if older else first
             if first >= last:
                 return found
             rows = db.execute(
-                "SELECT place - ?, timestamp, data FROM events WHERE place BETWEEN ? AND ?"
-                " ORDER BY place",
+                "SELECT id - ?, timestamp, data FROM events WHERE id BETWEEN ? AND ? ORDER BY id",
                 (base, base + first + 1, base + last),
             ).fetchall()
             if len(rows) == last - first:
@@ -382,186 +314,16 @@ class SQLiteStore(SessionStore):
         gone = db.execute(
             "DELETE FROM sessions WHERE id IN"
             " (SELECT id FROM sessions WHERE purge_at <= ? LIMIT ?)",
-            (now - PURGE_GRACE, PURGE_BATCH),
+            (min(now, time.time()) - PURGE_GRACE, PURGE_BATCH),
         ).rowcount
         if gone < PURGE_BATCH:
             self._next_purge = time.monotonic() + PURGE_EVERY
-
-    # Connections and transactions.
-
-    async def _write(self, operation: Callable[..., T], *arguments: Any) -> T:
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        threads = self._threads
-        threads.waiting.append(Write(operation, arguments, future))
-        threads.writer.submit(self._write_all, threads)
-        return await future
-
-    def _write_all(self, threads: Threads) -> None:
-        """Commit all that waits; who comes when it has been done finds nothing left to do."""
-        writes: list[Write] = []
-        with suppress(IndexError):
-            while len(writes) < MOST_AT_ONCE:
-                writes.append(threads.waiting.popleft())
-        if not writes:
-            return
-        try:
-            results: Sequence[Any] = self._commit(threads, writes)
-        except StoreUnavailable as error:
-            results = [error] * len(writes)
-        except BaseException:
-            # One of them went wrong and took the others along: each on its own, then.
-            results = [self._commit_alone(threads, write) for write in writes]
-        for write, result in zip(writes, results, strict=True):
-            write.settle(result)
-
-    def _commit_alone(self, threads: Threads, write: Write) -> Any:
-        try:
-            return self._commit(threads, [write])[0]
-        except BaseException as error:
-            return error
-
-    def _commit(self, threads: Threads, writes: Sequence[Write]) -> Sequence[Any]:
-        """Run operations in one transaction; what the seam names is a result like any other."""
-        with self._translated():
-            db = self._connection(threads)
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                results = []
-                for write in writes:
-                    try:
-                        results.append(write.operation(db, *write.arguments))
-                    except (AlreadyExists, NotFound, Stale) as refusal:
-                        results.append(refusal)
-                db.execute("COMMIT")
-            except BaseException:
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
-                raise
-            return results
-
-    async def _read(self, operation: Callable[..., T], *arguments: Any) -> T:
-        threads = self._threads
-        return await threads.readers.run(self._query, threads, operation, arguments)
-
-    def _query(
-        self, threads: Threads, operation: Callable[..., T], arguments: tuple[Any, ...]
-    ) -> T:
-        with self._translated():
-            db = self._connection(threads)
-            try:
-                return operation(db, *arguments)
-            finally:
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
-
-    def _connection(self, threads: Threads) -> sqlite3.Connection:
-        db: sqlite3.Connection | None = getattr(threads.own, "db", None)
-        if db is None:
-            db = threads.own.db = self._connect()
-            threads.opened.append(db)
-        return db
-
-    def _connect(self) -> sqlite3.Connection:
-        with self._ready:
-            if not self._checked:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                _refuse_foreign_file(self.path)
-            db = sqlite3.connect(
-                self.path,
-                timeout=self._busy_timeout,
-                isolation_level=None,
-                check_same_thread=False,
-            )
-            try:
-                if not self._checked:
-                    self._prepare(db)
-                    self._checked = True
-                db.execute("PRAGMA foreign_keys = ON")
-                db.execute(f"PRAGMA synchronous = {self._synchronous}")
-            except BaseException:
-                db.close()
-                raise
-            return db
-
-    def _prepare(self, db: sqlite3.Connection) -> None:
-        """Create the schema, in whichever of several processes comes first."""
-        deadline = time.monotonic() + self._busy_timeout
-        while True:
-            try:
-                # Not covered by the busy timeout while another process does the same.
-                db.execute("PRAGMA journal_mode = WAL")
-                break
-            except sqlite3.OperationalError as error:
-                if "locked" not in str(error) or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.01)
-        db.execute("BEGIN IMMEDIATE")
-        if db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-            for statement in SCHEMA.split("\n\n"):
-                db.execute(statement)
-            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        db.execute("COMMIT")
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        """Say in a sentence what SQLite and the file system say in codes."""
-        try:
-            yield
-        except sqlite3.OperationalError as error:
-            text = str(error)
-            if "locked" in text or "busy" in text:
-                mend = (
-                    f"another process has been writing for more than {self._busy_timeout:g} seconds;"
-                    " raise busy_timeout or look for a process that hangs"
-                )
-            elif "full" in text:
-                mend = "the disk is full; make room"
-            elif "readonly" in text or "unable to open" in text:
-                mend = "it cannot be written; check the permissions of the file and of its folder"
-            else:
-                mend = text
-            raise StoreUnavailable(f"SQLite file {self.location}: {mend}.") from error
-        except sqlite3.DatabaseError as error:
-            raise StoreUnavailable(
-                f"SQLite file {self.location} is damaged ({error}); restore it from a backup."
-            ) from error
-        except OSError as error:
-            raise StoreUnavailable(
-                f"SQLite file {self.location} cannot be used: {error.strerror or error}."
-            ) from error
 
 
 def _synchronous(text: str) -> str:
     if text.upper() not in {"FULL", "NORMAL"}:
         raise ValueError("write FULL or NORMAL")
     return text.upper()
-
-
-def _refuse_foreign_file(path: Path) -> None:
-    """Raise unless the file is new, empty, or ours; it is opened for reading only."""
-    if not path.exists() or path.stat().st_size == 0:
-        return
-    with path.open("rb") as file:
-        if file.read(16) != b"SQLite format 3\0":
-            raise ConfigurationError(f"{path.absolute()} is not a SQLite file: name another one.")
-    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
-        db.execute("PRAGMA busy_timeout = 10000")
-        application_id = db.execute("PRAGMA application_id").fetchone()[0]
-        version = db.execute("PRAGMA user_version").fetchone()[0]
-        tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
-    if application_id != APPLICATION_ID and tables:
-        owner = (
-            "ADK's own session service"
-            if {"sessions", "events", "app_states", "user_states"} <= tables
-            else "another program"
-        )
-        raise ConfigurationError(f"{path.absolute()} is a database of {owner}: name another file.")
-    if application_id == APPLICATION_ID and version > SCHEMA_VERSION:
-        raise ConfigurationError(
-            f"{path.absolute()} was written by a newer version of this program (schema {version},"
-            f" this one knows {SCHEMA_VERSION}): upgrade the program or name another file."
-        )
 
 
 def _names(key: SessionKey) -> tuple[str, str, str]:
@@ -598,8 +360,8 @@ def _write_state(db: sqlite3.Connection, rowid: int, key: SessionKey, state: Sco
         ("session_state", (rowid,), state.session),
     ):
         if values:
-            places = "?, " * len(scope)
+            names = "?, " * len(scope)
             db.executemany(
-                f"INSERT OR REPLACE INTO {table} VALUES ({places}?, ?)",
+                f"INSERT OR REPLACE INTO {table} VALUES ({names}?, ?)",
                 [(*scope, *item) for item in values.items()],
             )

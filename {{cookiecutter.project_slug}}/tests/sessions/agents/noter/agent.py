@@ -1,9 +1,11 @@
 """The agent: one tool that changes the state of the session."""
 
 from google.adk.agents import LlmAgent
+from google.adk.apps import App
 from google.adk.tools.tool_context import ToolContext
 
-from tests.sessions.scripted import Scripted
+import tests.sessions.scripted as scripted
+from {{ cookiecutter.__package }}.sessions.plugin import OneTurnAtATime
 
 
 def note(key: str, value: str, tool_context: ToolContext) -> dict[str, str | None]:
@@ -13,4 +15,6 @@ def note(key: str, value: str, tool_context: ToolContext) -> dict[str, str | Non
     return {"before": before}
 
 
-root_agent = LlmAgent(name="noter", model=Scripted(), tools=[note])
+root_agent = LlmAgent(name="noter", model=scripted.Scripted(), tools=[note])
+
+app = App(name="noter", root_agent=root_agent, plugins=[OneTurnAtATime()])

@@ -1,0 +1,265 @@
+"""One turn at a time: messages that come at once are answered one after the other."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from contextvars import Context
+from typing import Any
+
+import pytest
+from google.adk.agents import LlmAgent
+from google.adk.apps import App
+from google.adk.events.event import Event
+from google.adk.events.event_actions import EventActions, EventCompaction
+from google.adk.models import BaseLlm
+from google.adk.models.llm_request import LlmRequest
+from google.adk.models.llm_response import LlmResponse
+from google.adk.runners import Runner
+from google.genai import types
+
+from {{ cookiecutter.__package }}.sessions import create_session_service
+from {{ cookiecutter.__package }}.sessions.errors import ConfigurationError
+from {{ cookiecutter.__package }}.sessions.plugin import OneTurnAtATime
+from {{ cookiecutter.__package }}.sessions.service import PersistentSessionService
+from {{ cookiecutter.__package }}.sessions.session import PersistentSession
+
+from .support import APP, SESSION, USER, create, event, get, texts, until
+
+
+class Gate(BaseLlm):
+    """A model that answers when it is let, with what it has seen of the conversation."""
+
+    model: str = "gate"
+
+    async def generate_content_async(
+        self, llm_request: LlmRequest, stream: bool = False
+    ) -> AsyncGenerator[LlmResponse, None]:
+        """Answer `hold` once the gate is open, fail at `fail`, and echo everything else."""
+        said = [part.text for content in llm_request.contents for part in content.parts or []]
+        entered.set()
+        if said[-1] == "hold":
+            await opened.wait()
+        if said[-1] == "fail":
+            raise ValueError("as asked for")
+        answer = types.Part(text=f"{len(said)}: {said[-1]}")
+        yield LlmResponse(content=types.Content(role="model", parts=[answer]))
+
+
+entered = asyncio.Event()
+opened = asyncio.Event()
+
+
+@pytest.fixture(autouse=True)
+def gate() -> None:
+    """Begin each test with a closed gate, on its own event loop."""
+    global entered, opened
+    entered, opened = asyncio.Event(), asyncio.Event()
+
+
+def runner(service: PersistentSessionService, **options: Any) -> Runner:
+    """Return a Runner whose agent answers by the gate."""
+    agent = LlmAgent(name="agent", model=Gate())
+    app = App(name=APP, root_agent=agent, plugins=[OneTurnAtATime()])
+    return Runner(app=app, session_service=service, auto_create_session=True, **options)
+
+
+async def say(runner: Runner, text: str) -> str:
+    """Say something to the agent and return its answer."""
+    message = types.Content(role="user", parts=[types.Part(text=text)])
+    answer = ""
+    async for said in runner.run_async(user_id=USER, session_id=SESSION, new_message=message):
+        answer = (said.content and said.content.parts and said.content.parts[0].text) or answer
+    return answer
+
+
+@pytest.fixture
+async def other(uri: str) -> AsyncIterator[PersistentSessionService]:
+    """A second service on the same database, as another process would have it."""
+    async with create_session_service(uri) as service:
+        yield service
+
+
+def assert_whole_turns(stored: list[str | None]) -> None:
+    """Each of eight messages is followed by the answer to it, which has seen all before."""
+    questions = stored[::2]
+    assert sorted(map(str, questions)) == [f"message {number}" for number in range(8)]
+    assert stored[1::2] == [f"{2 * n + 1}: {question}" for n, question in enumerate(questions)]
+
+
+async def test_messages_at_once_are_all_answered(service: PersistentSessionService) -> None:
+    """They are the first of their session: one of them creates it, and the others find it."""
+    one = runner(service)
+    answers = await asyncio.gather(*(say(one, f"message {number}") for number in range(8)))
+    stored = texts(await get(service))
+    assert_whole_turns(stored)
+    assert sorted(answers) == sorted(map(str, stored[1::2]))
+
+
+async def test_messages_are_answered_in_the_order_of_their_arrival(
+    service: PersistentSessionService,
+) -> None:
+    one = runner(service)
+    session = await create(service)
+    assert isinstance(session, PersistentSession)
+    async with service.turn(session):
+        [queue] = service.turns._queues.values()
+        tasks = []
+        for number in range(8):
+            tasks.append(asyncio.create_task(say(one, f"message {number}"), context=Context()))
+            await until(lambda: len(queue) == 1 + len(tasks))
+    await asyncio.gather(*tasks)
+    stored = texts(await get(service))
+    assert stored[::2] == [f"message {number}" for number in range(8)]
+
+
+async def test_messages_of_two_processes_are_answered_one_at_a_time(
+    service: PersistentSessionService, other: PersistentSessionService
+) -> None:
+    both = [runner(service), runner(other)]
+    await asyncio.gather(*(say(both[n % 2], f"message {n}") for n in range(8)))
+    assert_whole_turns(texts(await get(service)))
+
+
+@pytest.mark.parametrize("ending", ["answer", "error", "cancel", "timeout", "close", "break"])
+async def test_turn_is_given_back_at_once(
+    service: PersistentSessionService, other: PersistentSessionService, ending: str
+) -> None:
+    one = runner(service)
+    if ending == "error":
+        with pytest.raises(ValueError, match="as asked for"):
+            await say(one, "fail")
+    elif ending == "answer":
+        await say(one, "hello")
+    elif ending == "cancel":
+        task = asyncio.create_task(say(one, "hold"))
+        await entered.wait()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    elif ending == "timeout":
+        with pytest.raises(TimeoutError):
+            await say_until_entered(one, "hold")
+    else:
+        await leave(one, closing=ending == "close")
+    async with asyncio.timeout(10):  # the lease is 15 s
+        assert (await say(runner(other), "next")).endswith(": next")
+
+
+async def say_until_entered(one: Runner, text: str) -> None:
+    """Say something with a time limit that passes as soon as the model has been asked."""
+
+    async def expire() -> None:
+        await entered.wait()
+        limit.reschedule(0)
+
+    async with asyncio.timeout(None) as limit, asyncio.TaskGroup() as group:
+        group.create_task(expire())
+        await say(one, text)
+
+
+async def leave(one: Runner, *, closing: bool) -> None:
+    """Stop listening after the first event, with or without closing the generator."""
+    message = types.Content(role="user", parts=[types.Part(text="hello")])
+    said = one.run_async(user_id=USER, session_id=SESSION, new_message=message)
+    if closing:
+        async with aclosing(said):
+            await anext(said)
+        return
+    async for _ in said:
+        break
+
+
+async def test_waiting_message_gives_up_after_turn_wait_and_is_not_stored(uri: str) -> None:
+    joint = "&" if "?" in uri else "?"
+    async with create_session_service(f"{uri}{joint}turn_wait=0.2") as service:
+        one = runner(service)
+        task = asyncio.create_task(say(one, "hold"))
+        await entered.wait()
+        with pytest.raises(RuntimeError, match=r"was busy for 0\.2 s with earlier messages"):
+            await say(one, "impatient")
+        opened.set()
+        assert await task == "1: hold"
+        assert texts(await get(service)) == ["hold", "1: hold"]
+
+
+async def test_turn_of_a_killed_process_ends_with_its_lease(uri: str) -> None:
+    joint = "&" if "?" in uri else "?"
+    async with create_session_service(f"{uri}{joint}turn_lease=1") as service:
+        session = await create(service)
+        assert isinstance(session, PersistentSession)
+        turn = await service.begin_turn(session)
+        assert turn
+        assert turn.renewal
+        turn.renewal.cancel()  # a killed process renews nothing
+        async with create_session_service(f"{uri}{joint}turn_lease=1") as other:
+            assert await say(runner(other), "next") == "1: next"
+        assert turn.lost
+        with pytest.raises(Exception, match="longer than its lease"):
+            await service.append_event(session, event("late"))
+        assert texts(await get(service)) == ["next", "1: next"]
+
+
+async def test_long_turn_renews_its_lease(uri: str) -> None:
+    joint = "&" if "?" in uri else "?"
+    async with create_session_service(f"{uri}{joint}turn_lease=1") as service:
+        session = await create(service)
+        assert isinstance(session, PersistentSession)
+        turn = await service.begin_turn(session)
+        assert turn
+        await until(lambda: bool(turn.lease and turn.lease.revision >= 4))  # longer than the lease
+        assert not turn.lost
+        await service.append_event(session, event("in time"))
+
+
+async def test_summary_of_a_turn_is_stored_while_the_next_turn_runs(
+    service: PersistentSessionService,
+) -> None:
+    """ADK compacts a session after the answer, through the session of that turn."""
+    one = runner(service)
+    await say(one, "first")
+    session = await get(service)
+    entered.clear()
+    task = asyncio.create_task(say(one, "hold"))
+    await entered.wait()
+    content = types.Content(role="model", parts=[types.Part(text="summary")])
+    compaction = EventCompaction(start_timestamp=0, end_timestamp=1, compacted_content=content)
+    summary = Event(author="user", actions=EventActions(compaction=compaction))
+    append = asyncio.create_task(service.append_event(session, summary))
+    await asyncio.sleep(0)
+    opened.set()
+    assert await task == "3: hold"
+    await append
+    assert [said.id for said in (await get(service)).events][-1] == summary.id
+
+
+async def test_tool_may_run_the_agent_again_in_its_own_session(
+    service: PersistentSessionService,
+) -> None:
+    """Code within a turn does not wait for that turn."""
+    one = runner(service)
+    session = await create(service)
+    assert isinstance(session, PersistentSession)
+    async with service.turn(session):
+        assert await asyncio.create_task(say(one, "from within")) == "1: from within"
+
+
+@pytest.mark.parametrize("mode", ["process", "off"])
+async def test_turns_can_be_limited_or_turned_off(uri: str, mode: str) -> None:
+    joint = "&" if "?" in uri else "?"
+    async with create_session_service(f"{uri}{joint}turns={mode}") as service:
+        session = await create(service)
+        assert isinstance(session, PersistentSession)
+        turn = await service.begin_turn(session)
+        assert (turn is None) == (mode == "off")
+        assert turn is None or turn.lease is None
+    with pytest.raises(ConfigurationError, match="write one of on, process, off"):
+        create_session_service(f"{uri}{joint}turns=sometimes")
+
+
+async def test_leases_are_not_sessions(service: PersistentSessionService) -> None:
+    session = await create(service)
+    assert isinstance(session, PersistentSession)
+    async with service.turn(session):
+        listed = (await service.list_sessions(app_name=APP)).sessions
+        assert [found.id for found in listed] == [SESSION]
+    with pytest.raises(ValueError, match="reserved"):
+        await create(service, app_name="\x1fturns\x1fapp")

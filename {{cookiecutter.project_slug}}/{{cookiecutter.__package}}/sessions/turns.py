@@ -1,0 +1,289 @@
+"""One turn at a time for each session, in order of arrival.
+
+Within a process, turns of a session stand in a queue. Between processes, the head of the queue holds a
+lease in the store: a session under a reserved app name that is created at the beginning of the turn
+and deleted at its end. A store creates a session for one caller only and lets it expire, so that it
+can keep leases without another method. If a process is killed, its lease expires. A longer turn renews
+its lease by appending to it.
+
+Between processes that wait for the same session, the one that asks first after the end of a turn is
+next, and they ask at random intervals. The lease only spares them the refusal: a holder that was paused
+beyond its lease is still refused by the revision of the session, as every stale writer is.
+"""
+
+import asyncio
+import logging
+import os
+import random
+import secrets
+import time
+from collections import deque
+from contextvars import ContextVar
+from threading import Lock
+from typing import Literal
+
+from google.adk.platform import time as platform_time
+
+from .errors import SessionStoreError, TurnTimeout
+from .store import AlreadyExists, NotFound, Position, ScopedState, SessionKey, SessionStore, Stale
+
+logger = logging.getLogger(__name__)
+
+LEASES = "\x1fturns\x1f"
+"""What the app names of leases begin with. No session can be created under such a name."""
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
+"""Seconds between two attempts to get a lease that another process holds."""
+
+Mode = Literal["on", "process", "off"]
+
+
+class Turn:
+    """A claim on a session: while it lasts, no other turn on this session begins."""
+
+    def __init__(self, queue: "TurnQueue", key: SessionKey) -> None:
+        self.queue = queue
+        self.key = key
+        self.loop = asyncio.get_running_loop()
+        self.task = asyncio.current_task()
+        self.admitted: asyncio.Future[None] = self.loop.create_future()
+        """Done when the turn is at the head of the queue of this process."""
+        self.ended = False
+        self.empty = True
+        """Whether nothing was appended in this turn so far."""
+        self.lease: Position | None = None
+        """The position of the lease in the store. None if turns are counted within one process."""
+        self.valid_until = float("inf")
+        """Until when the lease is valid, on the monotonic clock."""
+        self.renewal: asyncio.TimerHandle | None = None
+
+    @property
+    def lost(self) -> bool:
+        """Whether the lease has expired, so that another process may have begun its turn."""
+        return time.monotonic() >= self.valid_until
+
+    def __deepcopy__(self, memo: object) -> "Turn":
+        """A copy of a session belongs to the same turn."""
+        return self
+
+
+_current: ContextVar[Turn | None] = ContextVar("turn", default=None)
+"""The turn that the running code belongs to."""
+
+
+class TurnQueue:
+    """Gives turns on sessions, one at a time for each session.
+
+    Args:
+        store: where leases are kept.
+        mode: `on` for all processes that share the store, `process` for this one alone, or `off`.
+        lease: seconds after which the turn of a process that was killed is over.
+        wait: seconds that a turn waits for those before it.
+    """
+
+    def __init__(
+        self, store: SessionStore, *, mode: Mode = "on", lease: int = 15, wait: float = 60.0
+    ) -> None:
+        self.store = store
+        self.mode = mode
+        self.lease = lease
+        self.wait = wait
+        self._queues: dict[SessionKey, deque[Turn]] = {}
+        self._ending: set[asyncio.Task[None]] = set()
+        self._lock = Lock()
+        self._process = os.getpid()
+
+    async def begin(self, key: SessionKey) -> tuple[Turn | None, bool]:
+        """Wait for the turns before this one, and return the turn and whether it had to wait.
+
+        The turn is None if turns are off, and for code that runs within a turn on the same session,
+        such as a tool that calls the agent again.
+
+        Raises:
+            TurnTimeout: the turns before this one took longer than `wait`.
+        """
+        if self.mode == "off":
+            return None, False
+        if self._process != os.getpid():  # this is a forked child, which has no turn of its own
+            self._queues, self._lock, self._process = {}, Lock(), os.getpid()
+        outer = _current.get()
+        if outer and outer.queue is self and outer.key == key and not outer.ended:
+            if outer.task is not asyncio.current_task():
+                return None, False
+            await self.end(outer)  # it was cancelled: its task is already at the next turn
+        turn, deadline = Turn(self, key), time.monotonic() + self.wait
+        waited = await self._queue_up(turn, deadline)
+        try:
+            if self.mode == "on":
+                waited = await self._take_lease(turn, deadline, waited=waited) or waited
+        except BaseException:
+            self._leave(turn)
+            raise
+        if turn.task:
+            turn.task.add_done_callback(lambda _: self.abandon(turn))
+        _current.set(turn)
+        return turn, waited
+
+    async def end(self, turn: Turn) -> None:
+        """Let the next turn begin. To end a turn twice does no harm."""
+        if turn.ended:
+            return
+        turn.ended = True
+        if turn.renewal:
+            turn.renewal.cancel()
+        try:
+            if turn.lease and not turn.lost:
+                await self.store.delete(_lease_of(turn.key))
+        except SessionStoreError as error:
+            logger.warning("A turn could not be ended, and expires in %s s: %s", self.lease, error)
+        finally:
+            self._leave(turn)
+
+    def abandon(self, turn: Turn) -> None:
+        """End a turn soon, from any thread: it was cancelled, or nobody refers to it any more."""
+        if turn.ended:
+            return
+        try:
+            turn.loop.call_soon_threadsafe(self._end_soon, turn)
+        except RuntimeError:  # the loop is closed: the lease expires
+            turn.ended = True
+            self._leave(turn)
+
+    async def close(self) -> None:
+        """End the turns of the running event loop."""
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            turns = [queue[0] for queue in self._queues.values() if queue[0].loop is loop]
+        for turn in turns:
+            await self.end(turn)
+        own = [task for task in self._ending if task.get_loop() is loop]
+        await asyncio.gather(*own, return_exceptions=True)
+
+    async def _queue_up(self, turn: Turn, deadline: float) -> bool:
+        """Wait until the turn is at the head of the queue; return whether others were before it."""
+        with self._lock:
+            queue = self._queues.setdefault(turn.key, deque())
+            queue.append(turn)
+            if queue[0] is turn:
+                return False
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                await turn.admitted
+        except TimeoutError:
+            self._leave(turn)
+            raise self._timeout(turn.key) from None
+        except BaseException:
+            self._leave(turn)
+            raise
+        return True
+
+    def _leave(self, turn: Turn) -> None:
+        """Take a turn out of its queue, and admit the next one if it was at the head."""
+        with self._lock:
+            queue = self._queues.get(turn.key)
+            if not queue or turn not in queue:
+                return
+            queue.remove(turn)
+            while queue and not _admit(queue[0]):
+                queue.popleft()  # its event loop was closed
+            if not queue:
+                del self._queues[turn.key]
+
+    async def _take_lease(self, turn: Turn, deadline: float, *, waited: bool) -> bool:
+        """Create the lease, waiting for that of another process; return whether there was one."""
+        pause, found = FIRST_PAUSE, False
+        if waited:  # give a process that waits as well its chance
+            await asyncio.sleep(random.uniform(0, 2 * FIRST_PAUSE))  # noqa: S311
+        while True:
+            started = time.monotonic()
+            attempt = asyncio.ensure_future(self._create_lease(turn.key))
+            try:
+                turn.lease = await asyncio.shield(attempt)
+                turn.valid_until = started + self.lease
+                self._renew_later(turn)
+                return found
+            except AlreadyExists:
+                found = True
+            except asyncio.CancelledError:
+                attempt.add_done_callback(lambda done: self._give_back(turn, done))
+                raise
+            if time.monotonic() + pause > deadline:
+                raise self._timeout(turn.key)
+            await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _create_lease(self, key: SessionKey) -> Position:
+        record = await self.store.create(
+            _lease_of(key),
+            incarnation=secrets.token_hex(8),
+            state=ScopedState(),
+            now=platform_time.get_time(),
+            ttl=self.lease,
+        )
+        return record.head.position
+
+    def _give_back(self, turn: Turn, attempt: asyncio.Future[Position]) -> None:
+        """Delete the lease of a turn that was cancelled while the lease was created."""
+        if not attempt.cancelled() and attempt.exception() is None:
+            turn.lease = attempt.result()
+            self._end_soon(turn)
+
+    def _end_soon(self, turn: Turn) -> None:
+        task = turn.loop.create_task(self.end(turn))
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+    def _renew_later(self, turn: Turn) -> None:
+        turn.renewal = turn.loop.call_later(self.lease / 3, self._renew_soon, turn)
+
+    def _renew_soon(self, turn: Turn) -> None:
+        task = turn.loop.create_task(self._renew(turn))
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+    async def _renew(self, turn: Turn) -> None:
+        """Extend the lease of a turn that takes long."""
+        started, now = time.monotonic(), platform_time.get_time()
+        if turn.ended or turn.lease is None or turn.lost:
+            return
+        try:
+            head = await self.store.append(
+                _lease_of(turn.key),
+                expected=turn.lease,
+                event=b"{}",
+                timestamp=now,
+                state=ScopedState(),
+                now=now,
+            )
+            turn.lease, turn.valid_until = head.position, started + self.lease
+        except (NotFound, Stale):
+            turn.valid_until = started  # another process has taken over
+            return
+        except SessionStoreError as error:
+            logger.warning("The lease of a turn could not be renewed: %s", error)
+        if not turn.ended:
+            self._renew_later(turn)
+
+    def _timeout(self, key: SessionKey) -> TurnTimeout:
+        return TurnTimeout(
+            f"Session {key.session_id!r} of user {key.user_id!r} was busy for {self.wait:g} s with"
+            " earlier messages: send this one again, or raise turn_wait."
+        )
+
+
+def _lease_of(key: SessionKey) -> SessionKey:
+    return SessionKey(f"{LEASES}{key.app_name}", key.user_id, key.session_id)
+
+
+def _admit(turn: Turn) -> bool:
+    """Wake a turn that waits; return whether its event loop can still run it."""
+
+    def wake() -> None:
+        if not turn.admitted.done():
+            turn.admitted.set_result(None)
+
+    try:
+        turn.loop.call_soon_threadsafe(wake)
+    except RuntimeError:
+        return False
+    return True

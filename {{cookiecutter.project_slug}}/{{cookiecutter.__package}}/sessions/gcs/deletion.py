@@ -2,17 +2,22 @@
 
 import time
 
-from .bucket import Bucket
+from .bucket import Bucket, Item
 from .errors import Gone
 from .names import events_of, has_head, head_of
 from .records import Checkpoint
 
 
-async def delete(bucket: Bucket, folder: str) -> None:
-    """Delete the head of a session, so that it is gone, and then the rest."""
+async def delete(bucket: Bucket, folder: str, head: Item | None) -> None:
+    """Delete the head of a session, so that it is gone, and then the rest.
+
+    `head` is the head object if it is known. It saves a request.
+    """
     began = time.monotonic()
-    while (head := await bucket.get(head_of(folder))) and not await bucket.delete(head):
+    head = head or await bucket.get(head_of(folder))
+    while head and not await bucket.delete(head):
         await bucket.pause(began)
+        head = await bucket.get(head_of(folder))
     await sweep(bucket, folder)
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 import requests
 from google.api_core import exceptions as api
 from google.auth import exceptions as auth
-from google.cloud.storage.exceptions import DataCorruption  # type: ignore[import-untyped]
+from google.cloud.storage import exceptions as storage  # type: ignore[import-untyped]
 
 from ..errors import SessionStoreError, StoreUnavailable
 
@@ -19,8 +19,8 @@ REQUEST = re.compile(r"[A-Z]+ https?://\S+: ")
 MALFORMED = (ValueError, TypeError, AttributeError, LookupError, zlib.error)
 """What decoding raises if the content is not what it should be."""
 FAILURES = (
-    *(api.GoogleAPICallError, api.RetryError, auth.GoogleAuthError, DataCorruption),
-    *(requests.RequestException, OSError),
+    *(api.GoogleAPICallError, api.RetryError, auth.GoogleAuthError),
+    *(storage.DataCorruption, storage.InvalidResponse, requests.RequestException, OSError),
     *MALFORMED,  # raised by the library for an answer that is not one of the service
 )
 
@@ -55,6 +55,8 @@ def _explain(error: Exception, timeout: float) -> str:
     cause = error.cause if isinstance(error, api.RetryError) and error.cause else error
     if isinstance(cause, auth.TransportError) and isinstance(cause.args[0], Exception):
         cause = cause.args[0]
+    if isinstance(cause, storage.InvalidResponse):
+        cause = api.from_http_response(cause.response)  # type: ignore[no-untyped-call]
     match cause:
         case auth.InvalidOperation() | api.Unauthorized() | auth.RefreshError():
             return "it refuses the credentials; check that they are valid and not expired"
@@ -84,7 +86,9 @@ def _explain(error: Exception, timeout: float) -> str:
             return f"it did not answer within {timeout:g} seconds; check the network"
         case requests.ConnectionError():
             return "it cannot be reached; check the network, and the host in the session URI"
-        case OSError() | api.RetryError() | DataCorruption() if not isinstance(cause, ValueError):
+        case OSError() | api.RetryError() | storage.DataCorruption() if not isinstance(
+            cause, ValueError
+        ):
             return first_line(cause) or type(cause).__name__
     return "its answer is not one of Google Cloud Storage; check the host in the session URI"
 

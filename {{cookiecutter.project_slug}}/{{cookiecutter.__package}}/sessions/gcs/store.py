@@ -226,8 +226,8 @@ class GCSStore(SessionStore):
     @override
     async def delete(self, key: SessionKey) -> None:
         folder = self._names.session(key)
-        self._log.forget(folder)
-        await delete(self._bucket, folder)
+        seen = self._log.seen.pop(folder, None)
+        await delete(self._bucket, folder, seen.item if seen else None)
 
     @override
     async def user_state(self, app_name: str, user_id: str) -> Mapping[str, bytes]:

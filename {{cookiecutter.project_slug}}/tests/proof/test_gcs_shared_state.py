@@ -1,5 +1,6 @@
 """Cloud Storage: state that sessions share is written key by key, after the event that sets it."""
 
+import asyncio
 import zlib
 from typing import Any
 
@@ -66,3 +67,19 @@ async def test_damaged_value_costs_itself_and_can_be_set_again(
         await reader.append_event(stored, event(app__a=4, user__c=5))
         for session in (await get(reader), await get(service, "setter")):
             assert session.state == {"app:a": 4, "app:b": 2, "user:c": 5}
+
+
+async def test_sessions_that_write_the_same_key_lose_no_key(
+    service: PersistentSessionService, uri: str
+) -> None:
+    async with create_session_service(uri) as other:
+
+        async def work(number: int, service: PersistentSessionService) -> None:
+            session = await create(service, str(number), user_id=str(number))
+            for turn in range(3):
+                changes: dict[str, Any] = {f"app__own{number}": turn, "app__same": turn}
+                await service.append_event(session, event(**changes))
+
+        await asyncio.gather(*(work(n, each) for n, each in enumerate((service, other) * 3)))
+        state = (await create(service, "last")).state
+    assert state == {f"app:own{number}": 2 for number in range(6)} | {"app:same": 2}

@@ -4,7 +4,6 @@ Unlike Google Cloud Storage it ignores conditions on deletions, and those on upl
 has no permissions, quotas or lifecycle rules.
 """
 
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
@@ -18,7 +17,7 @@ import requests
 from {{ cookiecutter.__package }}.sessions.gcs.connection import Target
 from {{ cookiecutter.__package }}.sessions.uri import parse_uri
 
-from .starting import free_port, wait
+from .starting import free_port, run
 
 BUCKET = "sessions"
 
@@ -46,21 +45,12 @@ def serve(directory: Path, scheme: str, *, backend: str = "filesystem") -> Itera
         "log-level": "error",
     }
     options = [text for name, value in arguments.items() for text in (f"-{name}", str(value))]
-    with (directory / "server.log").open("ab") as log:
-        server = subprocess.Popen([_binary(), *options], stdout=log, stderr=log)
-    try:
-        with requests.Session() as session:
-            session.trust_env = False  # no proxy leads to this machine
-            wait(
-                server,
-                lambda: session.get(f"http://127.0.0.1:{port}/storage/v1/b", timeout=1),
-                (requests.RequestException,),
-                "server.log",
-            )
-        yield f"{scheme}+http://127.0.0.1:{port}/{BUCKET}"
-    finally:
-        server.terminate()
-        server.wait()
+    with requests.Session() as session:
+        session.trust_env = False  # no proxy leads to this machine
+        address, failures = f"http://127.0.0.1:{port}/storage/v1/b", (requests.RequestException,)
+        log = directory / "server.log"
+        with run([_binary(), *options], lambda: session.get(address, timeout=1), failures, log):
+            yield f"{scheme}+http://127.0.0.1:{port}/{BUCKET}"
 
 
 @contextmanager

@@ -10,6 +10,10 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import redis
 
+from {{ cookiecutter.__package }}.sessions.redis.store import RedisStore
+from {{ cookiecutter.__package }}.sessions.service import PersistentSessionService
+from {{ cookiecutter.__package }}.sessions.uri import parse_uri
+
 from .starting import STARTS_WITHIN, free_port, run
 
 IMPATIENT = "socket_timeout=2"
@@ -70,10 +74,13 @@ def serve_sentinel(directory: Path, scheme: str, master: str, service: str) -> I
 @contextmanager
 def _running(port: int, arguments: list[str], log: Path) -> Iterator[None]:
     """Run Valkey's program from the moment it answers at the port."""
-    with closing(redis.Redis(port=port)) as client:
-        failures = (redis.ConnectionError,)
-        with run([_binary(), *arguments], client.ping, failures, log):
-            yield
+
+    def ask() -> None:
+        with redis.Redis(port=port) as client:
+            client.ping()
+
+    with run([_binary(), *arguments], ask, (redis.ConnectionError,), log):
+        yield
 
 
 def _join(ports: list[int], buses: list[int]) -> None:
@@ -99,6 +106,12 @@ def _join(ports: list[int], buses: list[int]) -> None:
             time.sleep(0.05)
         for node in nodes:  # once it stands, no moment of silence on a busy machine takes it down
             node.config_set("cluster-node-timeout", 60_000)
+
+
+def open_service(uri: str, *, ttl: int = 0, **options: object) -> PersistentSessionService:
+    """Return a service on a URI of the scheme `redis`, also where the project keeps sessions elsewhere."""
+    parsed = parse_uri(uri, scheme="redis", schemes=("redis",), options=options)
+    return PersistentSessionService(RedisStore.from_uri(parsed), ttl=ttl)
 
 
 @contextmanager

@@ -16,9 +16,11 @@ from redis.crc import key_slot
 from {{ cookiecutter.__package }}.sessions import create_session_service
 from {{ cookiecutter.__package }}.sessions.config import SCHEME
 from {{ cookiecutter.__package }}.sessions.errors import ConfigurationError, StoreUnavailable
+from {{ cookiecutter.__package }}.sessions.service import PersistentSessionService
 
 from ..servers import proxy
 from ..servers import redis as server
+from ..servers.proxy import Proxy
 from .support import APP, USER, create, event, exists, get, texts, until
 
 
@@ -101,36 +103,34 @@ class TestConnections:
     async def test_append_read_and_list_cost_one_round_trip_each(
         self, own_uri: str, length: int
     ) -> None:
-        async with proxy.run(*proxy.address(own_uri)) as between:
-            async with create_session_service(proxy.through(own_uri, between.port)) as service:
-                session = await create(service)
-                for number in range(length):
-                    await service.append_event(session, event(str(number), n=number))
-                await get(service)
-                await service.list_sessions(app_name=APP, user_id=USER)
-                before = between.round_trips
-                await service.append_event(session, event("one more", app__n=1, user__n=1))
-                assert between.round_trips - before == 1
-                await get(service)
-                assert between.round_trips - before == 2
-                await service.list_sessions(app_name=APP, user_id=USER)
-                assert between.round_trips - before == 3
+        async with through_proxy(own_uri) as (between, service):
+            session = await create(service)
+            for number in range(length):
+                await service.append_event(session, event(str(number), n=number))
+            await get(service)
+            await service.list_sessions(app_name=APP, user_id=USER)
+            before = between.round_trips
+            await service.append_event(session, event("one more", app__n=1, user__n=1))
+            assert between.round_trips - before == 1
+            await get(service)
+            assert between.round_trips - before == 2
+            await service.list_sessions(app_name=APP, user_id=USER)
+            assert between.round_trips - before == 3
 
     async def test_cancelled_call_leaves_connection_usable(
         self, own_uri: str, own_server: "redis.Redis"
     ) -> None:
-        async with proxy.run(*proxy.address(own_uri)) as between:
-            async with create_session_service(proxy.through(own_uri, between.port)) as service:
-                session = await create(service)
-                opened = own_server.info("stats")["total_connections_received"]
-                between.delay = 0.2
-                call = asyncio.ensure_future(service.append_event(session, event("cancelled")))
-                await asyncio.sleep(0.1)
-                call.cancel()
-                await asyncio.wait([call])
-                assert call.cancelled()
-                assert texts(await get(service)) == ["cancelled"]
-                assert own_server.info("stats")["total_connections_received"] <= opened + 1
+        async with through_proxy(own_uri) as (between, service):
+            session = await create(service)
+            opened = own_server.info("stats")["total_connections_received"]
+            between.delay = 0.2
+            call = asyncio.ensure_future(service.append_event(session, event("cancelled")))
+            await asyncio.sleep(0.1)
+            call.cancel()
+            await asyncio.wait([call])
+            assert call.cancelled()
+            assert texts(await get(service)) == ["cancelled"]
+            assert own_server.info("stats")["total_connections_received"] <= opened + 1
 
     async def test_dropped_connections_are_replaced(
         self, own_uri: str, own_server: "redis.Redis"
@@ -182,11 +182,13 @@ class TestErrors:
             assert "refuses the credentials" in said
             assert "wrong" not in said
 
-    @pytest.mark.parametrize("rules", [["+get"], ["+@all", "-@write"], ["+@all", "-time"]])
+    @pytest.mark.parametrize("rules", ["+get", "+@all -@write", "+@all -time"])
     async def test_user_lacks_permission(
-        self, own_uri: str, own_server: "redis.Redis", rules: list[str]
+        self, own_uri: str, own_server: "redis.Redis", rules: str
     ) -> None:
-        own_server.execute_command("ACL", "SETUSER", "agent", "on", ">secret", "~*", *rules)
+        own_server.acl_setuser(
+            "agent", enabled=True, passwords="+secret", keys="*", commands=rules.split()
+        )
         assert "lacks a permission" in await refusal(own_uri.replace("://", "://agent:secret@"))
 
     async def test_server_is_a_replica(self, own_uri: str, own_server: "redis.Redis") -> None:
@@ -236,6 +238,15 @@ class TestErrors:
         with pytest.raises(ConfigurationError) as caught:
             create_session_service(f"{SCHEME}://{uri}")
         assert "cret" not in str(caught.value)
+
+
+@asynccontextmanager
+async def through_proxy(uri: str) -> AsyncIterator[tuple[Proxy, PersistentSessionService]]:
+    """Put a proxy in front of a server, and a service in front of that."""
+    async with proxy.run(*proxy.address(uri)) as between:
+        detour = create_session_service(proxy.through(uri, between.port))
+        async with detour as service:
+            yield between, service
 
 
 async def refusal(uri: str) -> str:

@@ -17,13 +17,15 @@ from ..uri import SessionURI, boolean, positive
 HEALTH_CHECK_SECONDS = 30.0
 """A connection that was idle for longer is tried with a PING: firewalls forget such connections."""
 
-BACKOFF = ExponentialBackoff(cap=0.5, base=0.01)
-CUT_OFF = Retry(BACKOFF, 3, supported_errors=(exceptions.ConnectionError, AttributeError))
-"""How often a call to a cluster is repeated."""
+LOST = (exceptions.ConnectionError, exceptions.TimeoutError)
+"""After such an error a call is sent again: scripts recognise what they have done already."""
+
+SOCKET_TIMEOUTS = ("socket_timeout", "socket_connect_timeout")
+
+PAUSES = (0.01, 0.1, 0.5)
+"""Seconds before a call to a cluster is repeated."""
 
 Call = Callable[[], Awaitable[Any]]
-
-ESCAPE = "in a user or a password, write @ : / ? # % as %40 %3A %2F %3F %23 %25"
 
 
 class Client:
@@ -99,11 +101,12 @@ class ClusterClient(Client):
     """
 
     async def _take_turn(self, call: Call) -> Any:
-        return await CUT_OFF.call_with_retry(lambda: super(ClusterClient, self)._take_turn(call), _go_on)
-
-
-async def _go_on(_: Exception) -> None:
-    """Do nothing before the next attempt."""
+        for pause in PAUSES:
+            try:
+                return await super()._take_turn(call)
+            except (exceptions.ConnectionError, AttributeError):
+                await asyncio.sleep(pause)
+        return await super()._take_turn(call)
 
 
 def connector(uri: SessionURI, *, cluster: bool) -> Callable[[], Client]:
@@ -116,17 +119,18 @@ def connector(uri: SessionURI, *, cluster: bool) -> Callable[[], Client]:
     service = take("sentinel", str, "")
     limit = take("max_connections", _at_least_one, 32)
     timeout = take("socket_timeout", positive, 5.0)
-    patience = {"socket_timeout": timeout, "socket_connect_timeout": timeout, "protocol": 2}
+    # Half, so that a connection that has gone silent can be replaced, and the call sent again.
+    patience: dict[str, Any] = dict.fromkeys(SOCKET_TIMEOUTS, timeout / 2)
     settings = patience | _tls(uri)
     settings |= {
+        "protocol": 2,
         "username": uri.username,
         "password": uri.password,
         "max_connections": limit,
         "health_check_interval": HEALTH_CHECK_SECONDS,
-        "retry": Retry(BACKOFF, 3, supported_errors=(exceptions.ConnectionError,)),
+        "retry": Retry(ExponentialBackoff(cap=0.5, base=0.01), 3, LOST),
     }
-    # The last attempt may begin when the first one has nearly taken its time.
-    limits: dict[str, Any] = {"limit": limit, "timeout": 2 * timeout}
+    limits: dict[str, Any] = {"limit": limit, "timeout": timeout}
     if uri.variant == "+unix":
         settings |= {"unix_socket_path": uri.path, "db": take("db", int, 0)}
         return lambda: Client(redis.Redis(**settings), **limits)
@@ -202,15 +206,13 @@ def _hosts(uri: SessionURI, default_port: int) -> list[tuple[str, int]]:
         parts = [urlsplit(f"//{host}") for host in (uri.hosts or "localhost").split(",")]
         return [(part.hostname or "localhost", part.port or default_port) for part in parts]
     except ValueError:
-        # The text is not shown, because it may be a part of a password.
-        raise ConfigurationError(f"The session URI has a wrong host or port; {ESCAPE}.") from None
+        raise ConfigurationError("A port in the session URI is not from 1 to 65535.") from None
 
 
 def _database(uri: SessionURI) -> int:
     text = uri.path.strip("/")
     if text and not text.isdecimal():
         raise ConfigurationError(
-            "The session URI ends with a database that is not a number: Redis has 0, 1, 2 and so on;"
-            f" {ESCAPE}."
+            "The session URI does not end with a number: databases of Redis are 0, 1, 2 and so on."
         )
     return int(text or 0)

@@ -146,10 +146,11 @@ class RedisStore(SessionStore):
         self, app_name: str, user_id: str | None, *, now: float
     ) -> Sequence[SessionRecord]:
         with self._translated():
-            users = [user_id]
             if user_id is None:
                 members = await self.call("ZRANGE", self._app_key(app_name, "users"), 0, -1)
                 users = [decoded(member) for member in members]
+            else:
+                users = [user_id]
             app = await self._app_state(app_name) if self._cluster else None
             found: list[SessionRecord] = []
             for start in range(0, len(users), LIST_BATCH):
@@ -211,11 +212,9 @@ class RedisStore(SessionStore):
 
     async def _record(self, key: SessionKey, reply: Any) -> SessionRecord:
         session, user, app, outbox, log = reply
-        app_state = pairs(app)
-        if self._cluster:
-            if outbox:
-                await self._deliver(key, outbox)
-            app_state = await self._app_state(key.app_name)
+        if outbox:
+            await self._deliver(key, outbox)
+        app_state = await self._app_state(key.app_name) if self._cluster else pairs(app)
         return record(key, session, app=app_state, user=pairs(user), log=log)
 
     async def _list_user(
@@ -226,9 +225,10 @@ class RedisStore(SessionStore):
         if app is None:
             keys.append(self._app_key(app_name, "state"))
         ids, sessions, user_state, app_state = await self.run(LIST, keys, f"{user}:session:")
-        shared = {"app": pairs(app_state) if app is None else app, "user": pairs(user_state)}
+        app = pairs(app_state) if app is None else app
+        own = pairs(user_state)
         return [
-            record(SessionKey(app_name, user_id, decoded(session_id)), session, **shared)
+            record(SessionKey(app_name, user_id, decoded(session_id)), session, app=app, user=own)
             for session_id, session in zip(ids, sessions, strict=True)
             if session  # the indexes list it for a while after it is gone
         ]

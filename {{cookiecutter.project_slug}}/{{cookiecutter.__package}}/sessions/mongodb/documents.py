@@ -82,11 +82,6 @@ def session_scope(key: SessionKey) -> str:
     return digest(key.app_name, key.user_id, key.session_id)
 
 
-def app_scope(app_name: str) -> str:
-    """Return the scope of an app's values."""
-    return digest(app_name)
-
-
 def user_scope(app_name: str, user_id: str) -> str:
     """Return the scope of a user's values, and the owner of the user's sessions."""
     return f"{digest(app_name)}/{digest(user_id)}"
@@ -94,7 +89,7 @@ def user_scope(app_name: str, user_id: str) -> str:
 
 def shared_scopes(key: SessionKey) -> tuple[str, str]:
     """Return the scopes of the values that a session sees: those of its user and of its app."""
-    return user_scope(key.app_name, key.user_id), app_scope(key.app_name)
+    return user_scope(key.app_name, key.user_id), digest(key.app_name)
 
 
 def escape(state: Mapping[str, bytes]) -> dict[str, bytes]:

@@ -56,8 +56,8 @@ def hint(error: driver.PyMongoError) -> str:
     for words, advice in HINTS.items():
         if words in text:
             return advice
-    if advice := HINTS_BY_CODE.get(details.get("code")):
-        return advice
+    if details.get("code") in HINTS_BY_CODE:
+        return HINTS_BY_CODE[details["code"]]
     if isinstance(error, driver.NetworkTimeout | driver.ExecutionTimeout | driver.WTimeoutError):
         return TOO_LATE
     text = text.partition(" (configured timeouts")[0].partition(", Timeout:")[0]

@@ -43,12 +43,19 @@ Method = Callable[Concatenate["MongoDBStore", P], Coroutine[Any, Any, T]]
 
 
 def _operation(method: Method[P, T]) -> Method[P, T]:
-    """Say in a sentence what went wrong."""
+    """Let a method come to its end if its caller is cancelled, and say in a sentence what went wrong.
+
+    The driver closes the connection of a call that is cancelled, and does not close the socket of one
+    that is just being opened (PYTHON-5867). The method ends within its time-out.
+    """
 
     @wraps(method)
     async def operation(self: "MongoDBStore", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        task = asyncio.create_task(method(self, *args, **kwargs))
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
-            return await method(self, *args, **kwargs)
+            await asyncio.wait([task])
+            return task.result()
         except (driver.ConfigurationError, driver.InvalidURI) as error:
             raise ConfigurationError(f"MongoDB at {self.location}: {one_line(error)}.") from error
         except driver.PyMongoError as error:
@@ -178,7 +185,7 @@ class MongoDBStore(SessionStore):
         self, app_name: str, user_id: str | None, *, now: float
     ) -> Sequence[SessionRecord]:
         collection = (await self._connect()).collection
-        app = documents.app_scope(app_name)
+        app = documents.digest(app_name)
         owner: Any = {"$gte": f"{app}/", "$lt": f"{app}0"}
         if user_id is not None:
             owner = documents.user_scope(app_name, user_id)

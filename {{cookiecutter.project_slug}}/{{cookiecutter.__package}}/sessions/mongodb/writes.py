@@ -36,9 +36,9 @@ REFUSE = {"$toInt": "$_id"}
 REFUSALS = {11000, 241}
 """Codes of refused operations: an `_id` is taken, or `REFUSE` was evaluated."""
 
-AT_ONCE = 250
-"""Operations in one command. Each command has the time-out of the URI to itself, so that an event with
-thousands of keys of `user:` state is written in the end, by its writer or by a reader."""
+AT_ONCE = 100
+"""Operations in one command. Each command has the time-out to itself, so that thousands of `user:` keys
+in one event are written in the end, by its writer or by a reader."""
 
 
 async def write(collection: Collection, operations: Sequence[Operation]) -> BulkWriteResult | None:

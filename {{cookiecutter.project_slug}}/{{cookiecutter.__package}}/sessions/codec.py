@@ -7,9 +7,9 @@ the event is stored as a list: the other fields, tagged, and the `state_delta`.
 
 Whatever is accepted can be read again. Everything else is refused before anything is written. For state
 this follows from how it is encoded. The fields of an event are not checked when they are assigned, so
-an event is proved: what would be stored is decoded and compared. The proof takes six times as long as
-ADK's JSON, a quarter of what an append to a fast database takes. Therefore the types of what
-an event holds are looked at first, which takes as long as the JSON; most events need no proof then.
+an event is proved: what would be stored is decoded and compared. A proof takes 45 µs, five times as long
+as ADK's JSON and a quarter of what an append to a fast database takes. Therefore the types of what an
+event holds are looked at first, which takes 10 µs (`ordinary.py`); most events need no proof then.
 """
 
 import asyncio

@@ -45,12 +45,6 @@ class Options:
         except (ValueError, TypeError, KeyError) as error:
             raise ConfigurationError(f"Option {name}={text!r} is not valid: {error}.") from None
 
-    def take_for_driver(self, names: Iterable[str]) -> dict[str, str]:
-        """Return, unconverted, those options that the driver knows by these names."""
-        known = set(names)
-        self._known |= known
-        return {name: self._values.pop(name) for name in known & self._values.keys()}
-
     def finish(self) -> None:
         """Refuse the options that are left."""
         if self._values:
@@ -125,16 +119,6 @@ def parse_uri(
         path=unquote(parts.path),
         options=Options(query),
     )
-
-
-def boolean(text: str) -> bool:
-    """Convert `true`, `yes`, `on`, `1` and their opposites."""
-    lowered = text.lower()
-    if lowered in {"true", "yes", "on", "1"}:
-        return True
-    if lowered in {"false", "no", "off", "0"}:
-        return False
-    raise ValueError("write true or false")
 
 
 def positive(text: str) -> float:

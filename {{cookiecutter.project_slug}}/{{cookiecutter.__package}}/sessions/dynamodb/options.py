@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from ..errors import ConfigurationError
-from ..uri import SessionURI, boolean, positive
+from ..flags import boolean
+from ..uri import SessionURI, positive
 
 
 @dataclass(frozen=True, slots=True)

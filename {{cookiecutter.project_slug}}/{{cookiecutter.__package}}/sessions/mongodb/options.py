@@ -43,7 +43,8 @@ def parse(uri: SessionURI) -> tuple[str, dict[str, Any], str, str]:
     """
     collection = uri.options.take("collection", str, "adk_sessions")
     settings: dict[str, Any] = {"username": uri.username, "password": uri.password}
-    settings |= DEFAULTS | uri.options.take_for_driver(DRIVER_OPTIONS)
+    given = {name: uri.options.take(name, str, "") for name in DRIVER_OPTIONS}
+    settings |= DEFAULTS | {name: text for name, text in given.items() if text}
     # The driver looks for the user in the database of the path, unless authSource names another.
     host = f"mongodb{uri.variant}://{uri.hosts or 'localhost'}{quote(uri.path)}"
     database = uri.path.strip("/") or "adk"

@@ -12,7 +12,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff, NoBackoff
 
 from ..errors import ConfigurationError
-from ..uri import SessionURI, boolean, positive
+from ..flags import boolean
+from ..uri import SessionURI, positive
 
 HEALTH_CHECK_SECONDS = 30.0
 """A connection that was idle for longer is tried with a PING: firewalls forget such connections."""

@@ -14,6 +14,7 @@ from urllib.parse import quote, unquote
 from typing_extensions import override
 
 from ..errors import ConfigurationError, StoreUnavailable
+from ..flags import boolean
 from ..per_loop import PerLoop
 from ..store import (
     AlreadyExists,
@@ -28,7 +29,7 @@ from ..store import (
     StoredEvent,
     next_expiry,
 )
-from ..uri import SessionURI, boolean
+from ..uri import SessionURI
 from .connections import Client, connector
 from .errors import FAILURES, explain
 from .scripts import APPEND, CREATE, DELETE, DELIVER, DELIVERED, LIST, LOAD, REGISTER

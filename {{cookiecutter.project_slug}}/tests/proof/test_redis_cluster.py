@@ -17,9 +17,9 @@ from {{ cookiecutter.__package }}.sessions.redis.store import RedisStore
 from {{ cookiecutter.__package }}.sessions.service import PersistentSessionService
 
 from ..servers import redis as server
-from ..servers.redis import open_service
 from ..sessions.support import APP, USER, create, event, exists, get, texts
 from .figures import Figure, repetitions
+from .redis_services import open_service
 
 
 @pytest.fixture(scope="module")

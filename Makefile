@@ -8,7 +8,7 @@ OUT ?= baked
 BACKEND ?= sqlite
 
 .DEFAULT_GOAL := help
-.PHONY: help demo bake test quick proof mutants bench lint format clean uv
+.PHONY: help demo bake test quick proof bench lint format clean uv
 
 help:  ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,9 +30,6 @@ quick: $(UV)  ## Run the tests that only bake
 
 proof: $(UV)  ## Run every variant's proof and write docs/proof.md; PROOF=long takes its time
 	$(UV) run python -m tests.proof $(ARGS)
-
-mutants: $(UV)  ## Change the code in hundreds of places and write which no test notices: docs/mutants.md
-	$(UV) run python -m tests.mutants $(ARGS)
 
 bench: $(UV)  ## Measure: make bench BACKEND=redis, or all; QUICK=1 is quick and writes nothing, LONG=1 is thorough
 	PATH="$(CURDIR)/.uv/bin:$$PATH" $(UV) run --quiet --only-group bench python -m benchmarks $(if $(QUICK),--form quick) $(if $(LONG),--form long) $(BACKEND)

@@ -70,7 +70,22 @@ def project(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         backend=request.param,
         scheme=SCHEME,
         session_ttl="1h",
+        proof="yes",
     )
     project = Project(folder, request.param)
+    project.make("setup")
+    return project
+
+
+@pytest.fixture(
+    scope="session",
+    params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in BACKENDS],
+)
+def default_project(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Project:
+    """Set up a project of each backend as most people bake it, in a folder with a space in its path."""
+    folder = tmp_path_factory.mktemp(f"default {request.param}")
+    project = Project(bake(folder, backend=request.param), request.param)
     project.make("setup")
     return project

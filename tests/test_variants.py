@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import tomllib
+from pathlib import Path
 
 import pytest
 
 from .baking import BACKENDS, RULES
 from .installed import Project
-from .proof import NEED_ONE_ADDRESS, PROMISES
+from .proof import NEED_ONE_ADDRESS, promises
 from .test_answers import BAD, GOOD
 
 pytestmark = pytest.mark.installed
+
+LEFT_BEHIND = shutil.ignore_patterns(".venv", ".uv", ".data", ".*_cache", "__pycache__")
 
 
 def test_lint(project: Project) -> None:
@@ -25,8 +29,68 @@ def test_its_own_tests(project: Project) -> None:
     """They pass with no server running and without Docker, and no missing server hides in a skip."""
     said = project.make("test", "ARGS=-rs")
     assert " passed" in said
+    assert skipped_without_reason(said) == []
+
+
+AGENT = """
+\"\"\"An agent of one tool.\"\"\"
+
+from google.adk.agents import LlmAgent
+from google.adk.apps import App
+
+from .sessions.plugin import OneTurnAtATime
+
+
+def add(a: int, b: int) -> int:
+    \"\"\"Add two numbers.\"\"\"
+    return a + b
+
+
+root_agent = LlmAgent(name="calculator", model="gemini-3.5-flash", tools=[add])
+app = App(name="my_agent", root_agent=root_agent, plugins=[OneTurnAtATime()])
+"""
+
+
+def test_default_project_remembers(default_project: Project) -> None:
+    """What a newcomer runs first, without the proof."""
+    default_project.make("lint")
+    assert "Your name is Ada" in default_project.make("demo")
+    assert " passed" in default_project.make("test", "ARGS=tests/test_agent.py tests/test_demo.py")
+    for target in ("proof", "bench"):
+        assert f"make {target} " not in default_project.make("help")
+
+
+def test_owner_can_replace_the_agent_and_remove_the_demo(
+    default_project: Project, tmp_path: Path
+) -> None:
+    """As README.md says: the tests of what was deleted go, and everything else stays green."""
+    project = Project(tmp_path / "my agents" / "my-agent", default_project.backend)
+    shutil.copytree(default_project.folder, project.folder, ignore=LEFT_BEHIND)
+    package = project.folder / "my_agent"
+    (package / "agent.py").write_text(AGENT.lstrip(), "utf-8")
+    for path in (
+        package / "tools.py",
+        package / "settings.py",
+        project.folder / "tests/test_agent.py",
+    ):
+        path.unlink()
+    removal = re.search(
+        r"^rm -r .*/demo .*$", (project.folder / "README.md").read_text("utf-8"), re.M
+    )
+    assert removal
+    status, said = project.run("sh", "-c", removal[0])
+    assert status == 0, said
+    project.make("setup")
+    project.make("lint")
+    said = project.make("test", "ARGS=-rs")
+    assert " passed" in said
+    assert skipped_without_reason(said) == []
+
+
+def skipped_without_reason(said: str) -> list[str]:
+    """Return the tests that were skipped, but for those that a superuser cannot run."""
     skipped = [line for line in said.splitlines() if line.startswith("SKIPPED")]
-    assert [line for line in skipped if "superuser" not in line] == []
+    return [line for line in skipped if "superuser" not in line]
 
 
 OTHERS = [
@@ -39,7 +103,8 @@ OTHERS = [
 @pytest.mark.parametrize(("project", "kind"), OTHERS, indirect=["project"])
 def test_its_promises_on_another_kind_of_server(project: Project, kind: str) -> None:
     """A cluster is no harder to trust than one server."""
-    paths = " ".join(f"tests/test_{name}.py" for name in PROMISES if name not in NEED_ONE_ADDRESS)
+    tests = project.folder / "tests"
+    paths = " ".join(str(path) for path in promises(tests, but=NEED_ONE_ADDRESS))
     status, said = project.run("env", f"TEST_SERVER={kind}", "make", "test", f"ARGS={paths}")
     assert status == 0, said
 

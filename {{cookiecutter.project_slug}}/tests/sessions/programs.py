@@ -109,9 +109,7 @@ class Server(Program):
 
     def say(self, session: str, text: str, *, app: str = "noter") -> str:
         """Say something in a session and return the answer."""
-        message = {"role": "user", "parts": [{"text": text}]}
-        body = {"app_name": app, "user_id": USER, "session_id": session}
-        events = self._json("POST", "/run", json=body | {"new_message": message})
+        events = self._json("POST", "/run", json=message(session, text, app=app))
         answer: str = events[-1]["content"]["parts"][0]["text"]
         return answer
 
@@ -119,3 +117,9 @@ class Server(Program):
         response = self.http.request(method, path, **more)
         assert response.is_success, f"{response.text}\n{self.printed()}"
         return response.json()
+
+
+def message(session: str, text: str, *, app: str = "noter", user: str = USER) -> dict[str, Any]:
+    """Return the body of a request to `/run`."""
+    content = {"role": "user", "parts": [{"text": text}]}
+    return {"app_name": app, "user_id": user, "session_id": session, "new_message": content}

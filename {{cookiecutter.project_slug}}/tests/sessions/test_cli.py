@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from {{ cookiecutter.__package }}.sessions import create_session_service
 from {{ cookiecutter.__package }}.sessions.cli import sessions
 from {{ cookiecutter.__package }}.sessions.config import APP_NAME
 from {{ cookiecutter.__package }}.sessions.doctor import doctor
+from {{ cookiecutter.__package }}.sessions.environment import PROJECT
 from {{ cookiecutter.__package }}.sessions.service import PersistentSessionService
 
 Run = Callable[..., Result]
@@ -221,7 +224,7 @@ def test_what_users_wrote_cannot_steer_the_terminal(run: Run, uri: str) -> None:
 def test_a_wrong_uri_is_one_sentence() -> None:
     result = CliRunner().invoke(sessions, ["list", "--uri", "nowhere://me:secret@host"])
     assert result.exit_code == 1
-    assert result.stderr.startswith("Error: The session URI starts with 'nowhere'")
+    assert result.stderr.startswith("Error: The session URI has an unknown scheme 'nowhere'")
     assert "secret" not in result.output
 
 
@@ -237,7 +240,7 @@ def test_the_doctor_finds_nothing_wrong(run: Run, uri: str) -> None:
 def test_the_doctor_says_what_is_wrong_and_goes_on() -> None:
     result = CliRunner().invoke(doctor, ["--uri", "nowhere://me:secret@host"])
     assert result.exit_code == 1
-    assert "wrong The session URI starts with 'nowhere'" in result.stdout
+    assert "wrong The session URI has an unknown scheme 'nowhere'" in result.stdout
     assert "ok    Python" in result.stdout
     assert "secret" not in result.output
 
@@ -246,3 +249,20 @@ def test_the_doctor_leaves_nothing_behind(run: Run, uri: str) -> None:
     run("init")
     CliRunner().invoke(doctor, ["--uri", uri])
     assert "no sessions" in CliRunner().invoke(sessions, ["list", "--uri", uri]).stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")
+@pytest.mark.usefixtures("stored")
+def test_output_that_cannot_be_written_is_one_sentence(uri: str) -> None:
+    for command in (["list"], ["show", "talk"], ["export", "--all"]):
+        with open("/dev/full", "wb") as full:
+            ended = subprocess.run(
+                [sys.executable, "-m", APP_NAME, "sessions", *command, "--uri", uri],
+                cwd=PROJECT,
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+            )
+        assert ended.returncode == 1
+        assert ended.stderr == "Error: The output cannot be written: No space left on device.\n"

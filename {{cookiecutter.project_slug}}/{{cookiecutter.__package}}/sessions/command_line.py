@@ -5,6 +5,8 @@ the agent's folder. Plain `adk web .` loads a `services.py`, which calls `regist
 register the URI scheme, and both refuse an unknown scheme: ADK would take it for a SQLAlchemy database.
 """
 
+import errno
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -38,6 +40,14 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EIO):
+            raise
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), 1
+        )  # what is still buffered cannot be written either
+        quiet = error.errno == errno.EPIPE  # as with `| head`
+        sys.exit(1 if quiet else f"Error: The output cannot be written: {error.strerror}.")
     except (click.Abort, KeyboardInterrupt) as error:
         # The end of the input ends a conversation; Ctrl-C interrupts a command.
         sys.exit(0 if isinstance(error.__cause__, EOFError) else 130)

@@ -98,6 +98,8 @@ class PersistentSessionService(BaseSessionService):
         session_id = (session_id or "").strip() or platform_uuid.new_uuid()
         key = _key(app_name, user_id, session_id)
         seconds = self.ttl if ttl is None else parse_ttl(ttl)
+        was_missing = _missing.get() == key
+        _missing.set(None)
         try:
             record = await self.store.create(
                 key,
@@ -107,7 +109,7 @@ class PersistentSessionService(BaseSessionService):
                 ttl=seconds,
             )
         except AlreadyExists:
-            if not state and _missing.get() == key:
+            if was_missing and not state:
                 # The Runner creates a session that it did not find; another one was quicker.
                 session = await self.get_session(
                     app_name=app_name, user_id=user_id, session_id=session_id

@@ -29,11 +29,12 @@ class Cursor:
     lock: AppendLock = field(default_factory=AppendLock)
 
 
-class PersistentSession(Session):
+class PersistentSession(Session, ser_json_bytes="base64"):
     """A Session as `PersistentSessionService` hands it out.
 
-    It equals ADK's in JSON and everywhere else. The cursor is private, so that it goes along with
-    `model_copy` and `copy.deepcopy`, and each copy goes stale by itself.
+    It equals ADK's in JSON and everywhere else, except that bytes in its state are base64 in JSON, as
+    in ADK's events. The cursor is private, so that it goes along with `model_copy` and `copy.deepcopy`,
+    and each copy goes stale by itself.
     """
 
     _cursor: Cursor | None = PrivateAttr(default=None)

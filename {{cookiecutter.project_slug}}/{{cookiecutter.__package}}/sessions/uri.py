@@ -1,9 +1,13 @@
 """Session URIs: `scheme://[user:password@]host[:port]/path?option=value`.
 
-The options in the query are our own (`ttl`, `cache_mb`), the store's, and the driver's. Whoever reads
-an option takes it out, and what nobody took is an error that lists the known ones.
+The options in the query belong to the service (`ttl`, `cache_mb`, …), to the store and to the driver.
+Each takes its own out, and what is left is an error that lists the known ones.
+
+No message shows what may be a password. If one has an unescaped `/`, `?` or `#`, its beginning looks
+like a host and its end like a path or an option, so both are checked before they are shown anywhere.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -13,9 +17,16 @@ from .errors import ConfigurationError
 
 T = TypeVar("T")
 
+_HOSTS = re.compile(r"(([\w.%-]+|\[[\w:.%]+\])?(:[0-9]+)?(,|$))*", re.ASCII)
+"""`host:port`, several of them with commas between, or nothing. An IPv6 address is in brackets."""
+_OPTION = re.compile(r"[A-Za-z_]+")
+_ESCAPE = (
+    "in a user name or password write '/' as %2F, '?' as %3F, '#' as %23, ':' as %3A and '@' as %40"
+)
+
 
 class Options:
-    """The options of one URI, each taken out by the one who understands it."""
+    """The options of one URI. Each reader takes out those that it knows."""
 
     def __init__(self, values: Mapping[str, str]) -> None:
         self._values = dict(values)
@@ -34,14 +45,8 @@ class Options:
         except (ValueError, TypeError, KeyError) as error:
             raise ConfigurationError(f"Option {name}={text!r} is not valid: {error}.") from None
 
-    def take_for_driver(self, names: Iterable[str]) -> dict[str, str]:
-        """Return, unconverted, those options that the driver knows by these names."""
-        known = set(names)
-        self._known |= known
-        return {name: self._values.pop(name) for name in known & self._values.keys()}
-
     def finish(self) -> None:
-        """Refuse what nobody took."""
+        """Refuse the options that are left."""
         if self._values:
             unknown = ", ".join(sorted(self._values))
             known = ", ".join(sorted(self._known))
@@ -84,19 +89,21 @@ def parse_uri(
         parts = urlsplit(text)
         username = None if parts.username is None else unquote(parts.username)
         password = None if parts.password is None else unquote(parts.password)
-    except ValueError as error:
-        raise ConfigurationError(f"The session URI cannot be parsed: {error}.") from None
+    except ValueError:  # its text may hold a password
+        raise ConfigurationError(f"The session URI cannot be parsed: {_ESCAPE}.") from None
     if parts.scheme not in known:
+        what = f"an unknown scheme {parts.scheme!r}" if parts.scheme else "no scheme"
         spelled = ", ".join(f"{name}://" for name in known)
+        raise ConfigurationError(f"The session URI has {what}; this project knows {spelled}.")
+    hosts = parts.netloc.rpartition("@")[2]
+    if parts.fragment or not _HOSTS.fullmatch(hosts) or (hosts and "@" in parts.path):
         raise ConfigurationError(
-            f"The session URI starts with {parts.scheme or 'no scheme'!r}; this project knows {spelled}."
-        )
-    if parts.fragment:
-        raise ConfigurationError(
-            "The session URI has a '#': write it as %23 where it belongs to a name or a password."
+            f"The session URI has a '#', or its host is not a name with a port number: {_ESCAPE}."
         )
     query: dict[str, str] = {}
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        if not _OPTION.fullmatch(name):
+            raise ConfigurationError(f"An option in the session URI has no name: {_ESCAPE}.")
         if name in query:
             raise ConfigurationError(f"The session URI names the option {name} twice.")
         query[name] = value
@@ -108,20 +115,10 @@ def parse_uri(
         variant=parts.scheme.removeprefix(scheme),
         username=username or None,
         password=password,
-        hosts=parts.netloc.rpartition("@")[2],
+        hosts=hosts,
         path=unquote(parts.path),
         options=Options(query),
     )
-
-
-def boolean(text: str) -> bool:
-    """Convert `true`, `yes`, `on`, `1` and their opposites."""
-    lowered = text.lower()
-    if lowered in {"true", "yes", "on", "1"}:
-        return True
-    if lowered in {"false", "no", "off", "0"}:
-        return False
-    raise ValueError("write true or false")
 
 
 def positive(text: str) -> float:

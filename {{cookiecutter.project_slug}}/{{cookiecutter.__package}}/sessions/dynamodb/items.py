@@ -1,174 +1,60 @@
-"""What the table of `dynamodb.py` holds: the keys of its items, and items to records and back.
+"""Heads, state and events to items and back. The keys of the items are in `keys.py`."""
 
-One table with the keys `pk` and `sk`. Ids are percent-encoded, so that no id can spell another's key:
-
-    pk                                    sk                            the item
-    <prefix>/user/<app>/<user>            head/<session>                a session's head
-    <prefix>/user/<app>/<user>            state/<session>               its state, an attribute for each key
-    <prefix>/user/<app>/<user>            state                         the user's state, likewise
-    <prefix>/app/<app>                    state                         the app's state, likewise
-    <prefix>/events/<app>/<user>/<session> <revision>/<incarnation>/<part>     an event, or a part of a large one
-    <prefix>/index/<app>                  <due>/<user>/<session>/<incarnation> what there is of an app, and since
-                                                                        when it may be left over
-    <prefix>/schema                       version                       written when the table is made
-"""
-
-import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any
 from urllib.parse import quote, unquote
 
 from ..store import Head, Position, SessionKey, StoredEvent
+from .keys import Item, item, text
 
-Item = dict[str, Any]
-"""An item, or its key, as the SDK has it: `{"name": {"S": "text"}}`."""
-
-LONGEST_NAME = 200
-"""Characters of an encoded id that stand in a key, which DynamoDB limits to 1,024 bytes."""
 PART_BYTES = 390_000
-"""Bytes of an event in one item, which DynamoDB limits to 400 KB with the names of its attributes."""
+"""Bytes of an event in one item. DynamoDB allows 400 KB with the names of the attributes."""
 MAX_EVENT_BYTES = 3_500_000
-"""Bytes of an event. A transaction holds 4 MB, and state changes go along."""
-MAX_KEYS_AT_ONCE = 400
-"""State keys of one scope that an update can set: DynamoDB limits its expression to 4 KB."""
+"""Bytes of an event. A transaction holds 4 MB, with the changes of state."""
+MAX_CHANGED_KEYS = 400
+"""State keys of one scope in one update. DynamoDB allows 4 KB for its expression."""
 MAX_KEY_BYTES = 60_000
-"""Bytes of an encoded state key, which DynamoDB limits to 64 KB."""
-GRACE = 300.0
-"""Seconds that what has expired is left alone, in case another process has a slower clock."""
-
-STATE = "s:"
-"""What the attributes begin with that hold state."""
-NEVER = "never"
-DELETED = f"{0:011d}"
-TIMESTAMP = struct.Struct(">d")
+"""Bytes of an encoded state key. DynamoDB allows 64 KB for the name of an attribute."""
+CLOCK_MARGIN = 300.0
+"""Seconds that an expired session is left alone, for processes with a slower clock."""
+STATE_PREFIX = "s:"
+"""The attributes that hold state begin with it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Names:
-    """The ids of a session as keys spell them."""
-
-    app: str
-    user: str
-    session: str
-
-    @classmethod
-    def of(cls, key: SessionKey) -> "Names":
-        """Encode the ids of a key."""
-        return cls(name(key.app_name), name(key.user_id), name(key.session_id))
-
-
-class Layout:
-    """The keys of all items under one prefix."""
-
-    def __init__(self, prefix: str) -> None:
-        self._prefix = quote(prefix, safe="")
-        self.version = item(f"{self._prefix}/schema", "version")
-
-    def app_state(self, names: Names) -> Item:
-        return item(f"{self._prefix}/app/{names.app}", "state")
-
-    def user(self, names: Names) -> str:
-        return f"{self._prefix}/user/{names.app}/{names.user}"
-
-    def user_state(self, names: Names) -> Item:
-        return item(self.user(names), "state")
-
-    def head(self, names: Names) -> Item:
-        return item(self.user(names), f"head/{names.session}")
-
-    def state(self, names: Names) -> Item:
-        return item(self.user(names), f"state/{names.session}")
-
-    def events(self, names: Names) -> str:
-        return f"{self._prefix}/events/{names.app}/{names.user}/{names.session}"
-
-    def index(self, app: str) -> str:
-        return f"{self._prefix}/index/{app}"
-
-    def indexed(self, names: Names, incarnation: str, due: str) -> Item:
-        entry = f"{due}/{names.user}/{names.session}/{name(incarnation)}"
-        return item(self.index(names.app), entry, incarnation={"S": incarnation})
-
-
-def name(text: str) -> str:
-    """Encode an id for a key. A long one becomes its digest, which no short one can look like."""
-    encoded = quote(text, safe="")
-    if len(encoded) <= LONGEST_NAME:
-        return encoded
-    return f"#{sha256(text.encode()).hexdigest()}"
-
-
-def due_after(expires_at: float | None) -> str:
-    """Return since when a session may be left over, so that texts sort as times do."""
-    return NEVER if expires_at is None else f"{max(1, int(expires_at)):011d}"
-
-
-def item(pk: str, sk: str, **attributes: Any) -> Item:
-    """Return an item, or the key of one."""
-    return {"pk": {"S": pk}, "sk": {"S": sk}, **attributes}
-
-
-def key_of(found: Item) -> Item:
-    """Return the key of an item."""
-    return {"pk": found["pk"], "sk": found["sk"]}
-
-
-def text(found: Item, attribute: str) -> str:
-    """Return an attribute that is a text."""
-    value: str = found[attribute]["S"]
-    return value
-
-
-def head_attributes(head: Head, *, listed: str) -> dict[str, Any]:
-    """Return what is stored of a head. An id stands there only if the key has but its digest."""
-    attributes = {
+def head_attributes(head: Head, *, due: str) -> dict[str, Any]:
+    """Return the attributes of a head. Its key may hold only digests of the ids."""
+    return {
+        "user_id": {"S": head.key.user_id},
+        "session_id": {"S": head.key.session_id},
         "incarnation": {"S": head.position.incarnation},
         "revision": number(head.position.revision),
-        "updated": {"B": TIMESTAMP.pack(head.updated_at)},
-        "lives": number(head.ttl),
-        "listed": {"S": listed},
+        "updated_at": timestamp(head.updated_at),
+        "lifetime": number(head.ttl),
+        "due": {"S": due},
         **expiry_attributes(head.expires_at),
     }
-    for attribute, value in (("user", head.key.user_id), ("session", head.key.session_id)):
-        if name(value).startswith("#"):
-            attributes[attribute] = {"B": value.encode()}
-    return attributes
 
 
 def expiry_attributes(expires_at: float | None) -> dict[str, Any]:
-    """Return when a session ends, and when DynamoDB may remove its head."""
+    """Return when a session expires, and when DynamoDB may remove its head."""
     if expires_at is None:
         return {}
-    purge_at = int(expires_at + GRACE) + 1
-    return {"expires": number(expires_at), "purge_at": number(purge_at)}
+    return {
+        "expires_at": number(expires_at),
+        "purge_at": number(int(expires_at + CLOCK_MARGIN) + 1),
+    }
 
 
-def head_of(found: Item, app_name: str, user_id: str | None = None) -> Head:
-    """Return the head that an item holds; the ids that are not given are read from it."""
-    user = text(found, "pk").rpartition("/")[2]
-    session = text(found, "sk").rpartition("/")[2]
-    key = SessionKey(
-        app_name,
-        user_id if user_id is not None else _id(found, "user", user),
-        _id(found, "session", session),
-    )
-    expires = found.get("expires")
+def head_of(found: Item, app_name: str) -> Head:
+    """Return the head that an item holds."""
+    expires_at = found.get("expires_at")
     return Head(
-        key,
+        SessionKey(app_name, text(found, "user_id"), text(found, "session_id")),
         Position(text(found, "incarnation"), int(found["revision"]["N"])),
-        TIMESTAMP.unpack(found["updated"]["B"])[0],
-        int(found["lives"]["N"]),
-        float(expires["N"]) if expires else None,
+        float(text(found, "updated_at")),
+        int(found["lifetime"]["N"]),
+        float(expires_at["N"]) if expires_at else None,
     )
-
-
-def _id(found: Item, attribute: str, encoded: str) -> str:
-    if attribute in found:
-        whole: bytes = found[attribute]["B"]
-        return whole.decode()
-    return unquote(encoded)
 
 
 def state_attributes(state: Mapping[str, bytes]) -> dict[str, Any]:
@@ -179,11 +65,11 @@ def state_attributes(state: Mapping[str, bytes]) -> dict[str, Any]:
     """
     attributes = {}
     for key, value in state.items():
-        attribute = STATE + quote(key, safe="")
+        attribute = STATE_PREFIX + quote(key, safe="")
         if len(attribute) > MAX_KEY_BYTES:
             raise ValueError(
-                f"The state key {key[:40]!r}… has {len(key):,} characters: DynamoDB takes no name"
-                " that long."
+                f"The state key {key[:40]!r}… has {len(key):,} characters, which is too long for"
+                " DynamoDB."
             )
         attributes[attribute] = {"B": value}
     return attributes
@@ -192,103 +78,89 @@ def state_attributes(state: Mapping[str, bytes]) -> dict[str, Any]:
 def state_of(found: Item | None) -> dict[str, bytes]:
     """Return the state that an item holds."""
     return {
-        unquote(attribute[len(STATE) :]): value["B"]
+        unquote(attribute.removeprefix(STATE_PREFIX)): value["B"]
         for attribute, value in (found or {}).items()
-        if attribute.startswith(STATE)
+        if attribute.startswith(STATE_PREFIX)
     }
 
 
+def state_updates(key: Item, state: Mapping[str, bytes]) -> list[tuple[str, Any]]:
+    """Return the action that sets these keys of one scope, or none. Other keys stay as they are.
+
+    Raises:
+        ValueError: there are too many keys, or one is too long.
+    """
+    if not state:
+        return []
+    if len(state) > MAX_CHANGED_KEYS:
+        raise ValueError(
+            f"{len(state):,} state keys of one scope are changed at once. DynamoDB allows"
+            f" {MAX_CHANGED_KEYS}."
+        )
+    names, values = {}, {}
+    for index, (attribute, value) in enumerate(state_attributes(state).items()):
+        names[f"#{index}"] = attribute
+        values[f":{index}"] = value
+    update = {
+        "Key": key,
+        "UpdateExpression": "SET " + ",".join(f"#{index}=:{index}" for index in range(len(state))),
+        "ExpressionAttributeNames": names,
+        "ExpressionAttributeValues": values,
+    }
+    return [("Update", update)]
+
+
 def event_items(pk: str, incarnation: str, event: StoredEvent) -> list[Item]:
-    """Return the items that hold an event.
+    """Return the items that hold an event: one, or one for each part of a large event.
 
     Raises:
         ValueError: it is too large for one transaction.
     """
     if len(event.data) > MAX_EVENT_BYTES:
         raise ValueError(
-            f"The event has {len(event.data):,} bytes: DynamoDB takes at most {MAX_EVENT_BYTES:,} in"
-            " one step. Keep large files as artifacts and let events name them."
+            f"The event has {len(event.data):,} bytes. DynamoDB takes at most {MAX_EVENT_BYTES:,} in"
+            " one step: keep large files as artifacts and let events name them."
         )
     starts = range(0, max(1, len(event.data)), PART_BYTES)
     return [
         item(
             pk,
-            f"{event.revision:012d}/{name(incarnation)}/{place:02d}",
-            at={"B": TIMESTAMP.pack(event.timestamp)},
+            f"{event.revision:012d}/{quote(incarnation, safe='')}/{part:02d}",
+            timestamp=timestamp(event.timestamp),
             parts=number(len(starts)),
             data={"B": event.data[start : start + PART_BYTES]},
         )
-        for place, start in enumerate(starts)
+        for part, start in enumerate(starts)
     ]
 
 
-class Events:
-    """Puts the events of one session together from the items of a query, in whatever order."""
-
-    def __init__(self) -> None:
-        self._parts: dict[tuple[int, str], dict[int, Item]] = {}
-
-    def add(self, items: list[Item]) -> None:
-        """Take items in, those of an earlier session under the same id among them."""
-        for found in items:
-            revision, incarnation, place = event_name(found)
-            self._parts.setdefault((revision, incarnation), {})[place] = found
-
-    def get(self, position: Position) -> StoredEvent | None:
-        """Return an event of which all parts are there."""
-        parts = self._parts.get((position.revision, name(position.incarnation)))
-        if not parts or len(parts) < int(next(iter(parts.values()))["parts"]["N"]):
-            return None
-        data = [parts[place]["data"]["B"] for place in range(len(parts))]
-        return StoredEvent(
-            position.revision,
-            TIMESTAMP.unpack(parts[0]["at"]["B"])[0],
-            data[0] if len(data) == 1 else b"".join(data),
-        )
-
-
 def event_name(found: Item) -> tuple[int, str, int]:
-    """Return the revision, the encoded incarnation and the part that an event's item is of."""
-    revision, incarnation, place = text(found, "sk").split("/")
-    return int(revision), incarnation, int(place)
+    """Return the revision, the incarnation and the part of an event's item."""
+    revision, incarnation, part = text(found, "sk").split("/")
+    return int(revision), unquote(incarnation), int(part)
 
 
-def index_entry(found: Item) -> tuple[Names, str]:
-    """Return the encoded ids and the incarnation of a session that stands in the index."""
-    app = text(found, "pk").rpartition("/")[2]
-    _, user, session, _ = text(found, "sk").split("/")
-    return Names(app, user, session), text(found, "incarnation")
-
-
-def number(value: float) -> dict[str, str]:
-    """Return a number as DynamoDB takes it."""
-    return {"N": repr(value)}
+def join_parts(revision: int, parts: Mapping[int, Item]) -> StoredEvent | None:
+    """Return the event that the parts make up, or None if one is missing."""
+    if not parts or len(parts) < int(next(iter(parts.values()))["parts"]["N"]):
+        return None
+    data = [parts[part]["data"]["B"] for part in range(len(parts))]
+    return StoredEvent(revision, float(text(parts[0], "timestamp")), b"".join(data))
 
 
 def condition(expression: str, **values: Any) -> dict[str, Any]:
-    """Return a condition, and values for it and for the update that may go with it."""
+    """Return a condition, with values for it and for the update that goes with it."""
     return {
         "ConditionExpression": expression,
-        "ExpressionAttributeValues": {f":{place}": value for place, value in values.items()},
-        "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+        "ExpressionAttributeValues": {f":{name}": value for name, value in values.items()},
     }
 
 
-def state_update(state: Mapping[str, bytes]) -> dict[str, Any]:
-    """Return what sets these keys of a scope and leaves all others alone.
+def number(value: float) -> dict[str, str]:
+    """Return a number as an attribute."""
+    return {"N": repr(value)}
 
-    Raises:
-        ValueError: there are too many, or a key is too long.
-    """
-    if len(state) > MAX_KEYS_AT_ONCE:
-        raise ValueError(
-            f"{len(state):,} keys of state are changed at once: DynamoDB takes at most"
-            f" {MAX_KEYS_AT_ONCE} of one scope in one step."
-        )
-    attributes = list(state_attributes(state).items())
-    places = range(len(attributes))
-    return {
-        "UpdateExpression": "SET " + ",".join(f"#{place}=:{place}" for place in places),
-        "ExpressionAttributeNames": {f"#{place}": attributes[place][0] for place in places},
-        "ExpressionAttributeValues": {f":{place}": attributes[place][1] for place in places},
-    }
+
+def timestamp(value: float) -> dict[str, str]:
+    """Return a timestamp as an attribute. DynamoDB's numbers do not reach as far as a float does."""
+    return {"S": repr(value)}

@@ -1,4 +1,19 @@
-"""Names of objects in `gcs.py`: parts that are different for each text, in an order that lists make use of."""
+"""Names of the objects in a bucket.
+
+| object | name, below the prefix of the session URI | content (`records.py`) |
+|---|---|---|
+| app state | `app=<app>/state/key=<key>` | a value, and when it was set |
+| user state | `app=<app>/user=<user>/state/key=<key>` | likewise |
+| head | `app=<app>/user=<user>/session=<session>/head` | settings; state as of the last compaction |
+| event | `…/session=<session>/events=<incarnation>/0000000042` | event 42 and the state it changes |
+| segment | `…/events=<incarnation>/0000000001-0000000100-<random>` | events 1 to 100 |
+
+Ids and keys are percent-encoded. One that takes more than 200 bytes is replaced by its hash:
+`session-sha256=<hash>`. The metadata key `content` holds the content of a small object.
+
+Lists are in the order of names: a list that starts at an event has the events from there on, and ends
+with the head.
+"""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -8,80 +23,85 @@ from ..store import SessionKey
 from .bucket import Item
 
 LONGEST = 200
-"""Bytes of an encoded id; a longer one is hashed, because a name has at most 1,024."""
+"""Bytes of an encoded id. The name of an object has at most 1,024."""
 
 
 class Names:
-    """What the names of objects begin with; all end with a slash."""
+    """The folders of apps, users and sessions. Each ends with a slash."""
 
     def __init__(self, prefix: str) -> None:
         self.root = f"{prefix}/" if prefix else ""
 
     def app(self, app_name: str) -> str:
-        """Return where all of an app is."""
-        return f"{self.root}{part('app', app_name)}/"
+        """Return the folder of an app."""
+        return f"{self.root}{_part('app', app_name)}/"
 
     def user(self, app_name: str, user_id: str) -> str:
-        """Return where all of a user is."""
-        return f"{self.app(app_name)}{part('user', user_id)}/"
+        """Return the folder of a user."""
+        return f"{self.app(app_name)}{_part('user', user_id)}/"
 
     def session(self, key: SessionKey) -> str:
-        """Return where all of a session is: its folder."""
-        return f"{self.user(key.app_name, key.user_id)}{part('session', key.session_id)}/"
+        """Return the folder of a session."""
+        return f"{self.user(key.app_name, key.user_id)}{_part('session', key.session_id)}/"
 
     def owners(self, key: SessionKey) -> tuple[str, str]:
-        """Return where the state is that a session shares: that of its app, and of its user."""
+        """Return the folders of a session's app and user, whose state it shares."""
         return self.app(key.app_name), self.user(key.app_name, key.user_id)
 
     def by_folder(self, items: Iterable[Item]) -> dict[str, list[Item]]:
-        """Return the objects of sessions by the folder that they are in."""
+        """Return the objects of users by folder: those of each session, and of the user's state."""
         folders: dict[str, list[Item]] = {}
         for item in items:
             parts = item.name.removeprefix(self.root).split("/")
-            if len(parts) > 3 and parts[2].startswith("session"):
+            if len(parts) > 3:
                 folders.setdefault(f"{self.root}{'/'.join(parts[:3])}/", []).append(item)
         return folders
 
 
-def part(kind: str, text: str) -> str:
-    """Return a part of a name that is different for each text, and never empty or dots."""
-    quoted = quote(text, safe="")
-    if len(quoted) <= LONGEST:
-        return f"{kind}={quoted}"
-    return f"{kind}~{hashlib.sha256(text.encode()).hexdigest()}"
+def is_session(folder: str) -> bool:
+    """Whether a folder of a user is one of a session."""
+    return not folder.endswith("/state/")
 
 
 def state_of(owner: str) -> str:
-    """Return what the names of a user's or an app's state begin with."""
+    """Return the folder of the state of an app or a user."""
     return f"{owner}state/"
 
 
 def value_of(owner: str, key: str) -> str:
-    """Return the name of the value of a key of that."""
-    return f"{state_of(owner)}{part('key', key)}"
+    """Return the name of one value of that state."""
+    return f"{state_of(owner)}{_part('key', key)}"
 
 
 def head_of(folder: str) -> str:
-    """Return the name of the head; it comes behind all others of the folder."""
-    return f"{folder}~"
+    """Return the name of a session's head."""
+    return f"{folder}head"
 
 
-def log_of(folder: str, incarnation: str) -> str:
-    """Return what the names of events and segments of an incarnation begin with."""
-    return f"{folder}{quote(incarnation, safe='').replace('~', '%7E')}/"
+def events_of(folder: str, incarnation: str) -> str:
+    """Return the folder of the events and segments of an incarnation."""
+    return f"{folder}{_part('events', incarnation)}/"
 
 
 def event_of(folder: str, incarnation: str, revision: int) -> str:
     """Return the name of an event."""
-    return f"{log_of(folder, incarnation)}{revision:010}"
+    return f"{events_of(folder, incarnation)}{revision:010}"
 
 
 def revision_of(item: Item, folder: str, incarnation: str) -> int:
     """Return the revision of an event of this incarnation; 0 for any other object."""
-    number = item.name.removeprefix(log_of(folder, incarnation))
+    number = item.name.removeprefix(events_of(folder, incarnation))
     return int(number) if number.isdecimal() else 0
 
 
 def has_head(folder: str, items: Sequence[Item]) -> bool:
-    """Whether the head is among the objects of a folder, which is then the last one."""
+    """Whether the objects of a folder include its head, which is then the last one."""
     return bool(items) and items[-1].name == head_of(folder)
+
+
+def _part(kind: str, text: str) -> str:
+    """Return a part of a name. No two texts have the same one."""
+    quoted = quote(text, safe="")
+    if len(quoted) <= LONGEST:
+        return f"{kind}={quoted}"
+    return f"{kind}-sha256={hashlib.sha256(text.encode()).hexdigest()}"

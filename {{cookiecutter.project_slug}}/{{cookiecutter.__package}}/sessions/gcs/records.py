@@ -1,176 +1,143 @@
-"""What the objects of `gcs.py` hold, as JSON; bytes are written as the letters of the same numbers."""
+"""What the objects of a bucket hold: JSON, in which bytes are written as the letters of the same numbers.
+
+The names of the fields are stored. To rename or remove one is a change of the format.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ..store import Head, Position, ScopedState, SessionKey, StoredEvent
 
-DAY = 86_400
 FORMAT = 1
-"""Of a head. A later one that this cannot be read as gets another number."""
+"""Of a head. A later format that this version cannot read gets another number."""
+DAY = 86_400
 
-Stamp = tuple[int, int, str]
-"""When a value was written: time and generation of the object that brought it, and its name."""
+Stamp = tuple[float, int, str]
+"""When a value was set: time and generation of the object that brought it, and its name."""
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """An event, with the state that it brings."""
+class EventRecord:
+    """An event object."""
 
     event: StoredEvent
     expires_at: float | None
-    """When the session expires that has this as its last event."""
+    """When the session expires if this is its last event."""
     state: ScopedState
-
-    def encode(self) -> bytes:
-        """Return the content of the event's object."""
-        return _dump([_event(self.event), self.expires_at, _scopes(self.state)])
+    """The values that the event changes."""
 
     @classmethod
-    def decode(cls, content: bytes) -> "Entry":
-        """Return what `encode` was given."""
-        event, expires_at, scopes = json.loads(content)
-        return cls(_read_event(event), expires_at, _read_scopes(scopes))
+    def decode(cls, content: bytes) -> "EventRecord":
+        record = json.loads(content)
+        return cls(_event(record["event"]), record["expires_at"], _scopes(record["state"]))
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Where a run of old events is kept together."""
+    """Where a run of old events is kept."""
 
     name: str
-    generation: int
     first: int
     last: int
     oldest: float
-    """The lowest of the timestamps."""
-    keep_until: float | None
+    """The lowest of the events' timestamps."""
 
 
 @dataclass(frozen=True, slots=True)
-class Base:
-    """What the head object of a session holds: all that is known as of one revision."""
+class Checkpoint:
+    """The head object: all that is known of a session as of the last compaction."""
 
     head: Head
     state: Mapping[str, bytes]
-    """The session's own state as of that revision."""
-    shared: ScopedState
-    """At revision 0, the state that the creation brought for user and app."""
+    """The session's own."""
+    shared: ScopedState = field(default_factory=ScopedState)
+    """What the creation set for user and app, until the first compaction."""
     segments: Sequence[Segment] = ()
+    """All events up to this revision."""
     keep_until: float | None = None
-    """From when on the bucket may remove the head or a segment by itself."""
+    """When a rule of the bucket may begin to remove the head or a segment."""
+    format: int = FORMAT
 
-    def encode(self) -> bytes:
-        """Return the content of the head object."""
-        head, key = self.head, self.head.key
-        fields = {
-            "format": FORMAT,
-            "key": [key.app_name, key.user_id, key.session_id],
-            "incarnation": head.position.incarnation,
-            "revision": head.position.revision,
-            "updated_at": head.updated_at,
-            "ttl": head.ttl,
-            "expires_at": head.expires_at,
-            "state": dict(self.state),
-            "shared": _scopes(self.shared),
-            "segments": [
-                [
-                    *(part.name, part.generation),
-                    *(part.first, part.last, part.oldest, part.keep_until),
-                ]
-                for part in self.segments
-            ],
-            "keep_until": self.keep_until,
-        }
-        return _dump(fields)
+    @property
+    def revision(self) -> int:
+        """Return the revision of this state."""
+        return self.head.position.revision
 
     @classmethod
-    def decode(cls, content: bytes) -> "Base":
-        """Return what `encode` was given."""
-        fields = json.loads(content)
-        if fields["format"] != FORMAT:
-            raise ValueError(f"it has format {fields['format']}, which a newer version writes")
-        head = Head(
-            SessionKey(*fields["key"]),
-            Position(fields["incarnation"], fields["revision"]),
-            fields["updated_at"],
-            fields["ttl"],
-            fields["expires_at"],
+    def decode(cls, content: bytes) -> "Checkpoint":
+        record = json.loads(content)
+        if record["format"] != FORMAT:
+            raise ValueError(f"it has format {record['format']}, which a newer version writes")
+        head = record["head"]
+        key, position = SessionKey(**head.pop("key")), Position(**head.pop("position"))
+        return cls(
+            Head(key, position, **head),
+            _values(record["state"]),
+            _scopes(record["shared"]),
+            [Segment(**segment) for segment in record["segments"]],
+            record["keep_until"],
         )
-        segments = [Segment(*part) for part in fields["segments"]]
-        state, shared = _read_state(fields["state"]), _read_scopes(fields["shared"])
-        return cls(head, state, shared, segments, fields["keep_until"])
 
 
 @dataclass(frozen=True, slots=True)
-class Value:
-    """A value of a key of user or app state."""
+class SharedValue:
+    """A value of app or user state."""
 
     key: str
     value: bytes
     stamp: Stamp
-    generation: int = field(default=0, compare=False)
-    """Of the object that it was read from."""
-
-    def encode(self) -> bytes:
-        """Return the content of the key's object."""
-        return _dump([self.key, self.value, self.stamp])
 
     @classmethod
-    def decode(cls, content: bytes, generation: int) -> "Value":
-        """Return what `encode` was given."""
-        key, value, (time, stamped, name) = json.loads(content)
-        return cls(key, value.encode("latin-1"), (time, stamped, name), generation)
+    def decode(cls, content: bytes) -> "SharedValue":
+        record = json.loads(content)
+        time, generation, name = record["stamp"]
+        return cls(record["key"], _bytes(record["value"]), (time, generation, name))
 
 
-def encode_events(events: Sequence[StoredEvent]) -> bytes:
-    """Return the content of a segment."""
-    return _dump([_event(event) for event in events])
+def decode_segment(content: bytes) -> list[StoredEvent]:
+    """Return the events of a segment."""
+    return [_event(event) for event in json.loads(content)]
 
 
-def decode_events(content: bytes) -> list[StoredEvent]:
-    """Return what `encode_events` was given."""
-    return [_read_event(event) for event in json.loads(content)]
-
-
-def _dump(value: Any) -> bytes:
-    return json.dumps(value, default=lambda data: data.decode("latin-1")).encode()
-
-
-def _event(event: StoredEvent) -> Sequence[Any]:
-    return [event.revision, event.timestamp, event.data]
-
-
-def _read_event(fields: Sequence[Any]) -> StoredEvent:
-    revision, timestamp, data = fields
-    return StoredEvent(revision, timestamp, data.encode("latin-1"))
-
-
-def _scopes(state: ScopedState) -> Sequence[Mapping[str, bytes]]:
-    return [dict(state.app), dict(state.user), dict(state.session)]
-
-
-def _read_scopes(scopes: Sequence[Mapping[str, str]]) -> ScopedState:
-    app, user, session = map(_read_state, scopes)
-    return ScopedState(app, user, session)
-
-
-def _read_state(state: Mapping[str, str]) -> dict[str, bytes]:
-    return {key: value.encode("latin-1") for key, value in state.items()}
+def encode(record: EventRecord | Checkpoint | SharedValue | Sequence[StoredEvent]) -> bytes:
+    """Return the content of an object."""
+    return json.dumps(record, default=_plain).encode()
 
 
 def keep_until(head: Head) -> float | None:
-    """Return from when on the bucket may remove what is written at this head."""
-    return None if head.expires_at is None else head.expires_at + _slack(head)
+    """Return until when the bucket must keep what is written now: a day longer than the session."""
+    return None if head.expires_at is None else head.expires_at + DAY
 
 
-def fades(until: float | None, head: Head) -> bool:
-    """Whether the bucket might remove what was written once, while the session is still live."""
-    if until is None or head.expires_at is None:
+def must_rewrite(checkpoint: Checkpoint, head: Head) -> bool:
+    """Whether the bucket might remove the head or a segment while the session is still live."""
+    if checkpoint.keep_until is None or head.expires_at is None:
         return False
-    return until < head.expires_at + _slack(head) / 2
+    return checkpoint.keep_until < head.expires_at + DAY / 2
 
 
-def _slack(head: Head) -> float:
-    return float(max(head.ttl, DAY))
+def _plain(value: Any) -> Any:
+    """Return a value that is not JSON as one that is."""
+    if isinstance(value, bytes):
+        return value.decode("latin-1")
+    if isinstance(value, Mapping):
+        return dict(value)
+    return {each.name: getattr(value, each.name) for each in fields(value)}
+
+
+def _event(record: Mapping[str, Any]) -> StoredEvent:
+    return StoredEvent(record["revision"], record["timestamp"], _bytes(record["data"]))
+
+
+def _scopes(record: Mapping[str, Any]) -> ScopedState:
+    return ScopedState(*(_values(record[scope]) for scope in ("app", "user", "session")))
+
+
+def _values(record: Mapping[str, str]) -> dict[str, bytes]:
+    return {key: _bytes(value) for key, value in record.items()}
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("latin-1")

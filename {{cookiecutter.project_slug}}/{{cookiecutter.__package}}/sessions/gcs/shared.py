@@ -1,112 +1,123 @@
-"""State that the sessions of a user or of an app share, in `gcs.py`: an object for each key."""
+"""State that the sessions of an app or of a user share: an object for each key.
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+An event carries the values that it sets, and its writer then writes them key by key. Each value has the
+time at which the service took the event as its stamp. A value never replaces one with a later stamp, so it can
+be written any number of times: if a writer was killed in between, the next reader of its event finishes.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
-from functools import partial
-from typing import Any
 
+from ..errors import CorruptSession
 from ..store import ScopedState, SessionKey
-from .bucket import Bucket, Gone, Item
-from .log import View
+from .bucket import Bucket, Item
+from .errors import Gone
+from .log import SessionView
 from .names import Names, state_of, value_of
 from .recent import Recent
-from .records import Value
+from .records import SharedValue, encode
 
-Values = Mapping[str, Value]
+Scopes = dict[str, dict[str, SharedValue]]
+"""The state of owners: values by key, by the folder of the app or user."""
+
+logger = logging.getLogger(__name__)
 
 
-class Shared:
-    """Reads and writes what users and apps have. Owners are what the names of all of theirs begin with."""
+class SharedState:
+    """Reads and writes the state of apps and users."""
 
     def __init__(self, bucket: Bucket, names: Names) -> None:
-        self.seen: Recent[Value] = Recent()
+        self.seen: Recent[tuple[int, SharedValue]] = Recent()
+        """Generations and values, by the names of their objects."""
         self._bucket = bucket
         self._names = names
 
-    def read(self, owner: str) -> Values:
-        """Return what an owner has."""
-        return self.decoded(self._bucket.find(state_of(owner)))
+    async def read(self, *owners: str) -> Scopes:
+        """Return the state of owners. A damaged value is logged and left out."""
+        return dict(zip(owners, await asyncio.gather(*map(self.read_one, owners)), strict=True))
 
-    def beside(self, call: Callable[[], Any], key: SessionKey) -> tuple[Any, Values, Values]:
-        """Make a call, and read what app and user have at the same time."""
-        app, user = self._names.owners(key)
-        result, apps, users = self._bucket.together(
-            call, partial(self.read, app), partial(self.read, user)
-        )
-        return result, apps, users
+    async def read_one(
+        self, owner: str, listed: Sequence[Item] | None = None
+    ) -> dict[str, SharedValue]:
+        """Return the state of one owner, whose objects may have been listed already."""
+        began = time.monotonic()
+        while True:
+            try:
+                items = await self._bucket.find(state_of(owner)) if listed is None else listed
+                values = await asyncio.gather(*map(self._value, items))
+                return {value.key: value for value in values if value}
+            except Gone:  # a value was replaced after it was listed
+                listed = None
+            await self._bucket.pause(began)
 
-    def decoded(self, items: Sequence[Item]) -> Values:
-        """Return the values that objects hold, by key."""
-        small = [item for item in items if item.listed is not None]
-        large = [partial(self._value, item) for item in items if item.listed is None]
-        values = [*map(self._value, small), *self._bucket.together(*large)]
-        return {value.key: value for value in values if value}
+    async def settle(self, view: SessionView, scopes: Scopes | None = None) -> None:
+        """Write what the events of a session set, as far as their writers have not done so.
 
-    def settle(
-        self, view: View, app: Values | None = None, user: Values | None = None
-    ) -> tuple[Values, Values]:
-        """Write what events have brought whose writers have not come to it.
-
-        Returns what app and user have then; without what they were seen to have, nothing.
+        `scopes` is brought up to date. If it is not given, the state is read when it is needed.
         """
-        key = view.head.key
-        owners = self._names.owners(key)
-        owed: dict[tuple[str, str], Value] = {}
-        states = [(view.item, view.base.shared)]
-        states += [(item, entry.state) for item, entry in view.tail.values()]
-        for item, state in states:
-            for owner, value in self.brought(key, item, state):
-                other = owed.get((owner, value.key), value)
-                owed[owner, value.key] = max(value, other, key=lambda each: each.stamp)
-        if owed and (app is None or user is None):
-            _, app, user = self.beside(lambda: None, key)
-        scopes = dict(zip(owners, (app or {}, user or {}), strict=True))
+        owed = self._owed(view)
+        if not owed:
+            return
+        if scopes is None:
+            scopes = await self.read(*self._names.owners(view.head.key))
         missing = [
             (owner, value)
-            for (owner, name), value in owed.items()
-            if name not in scopes[owner] or scopes[owner][name].stamp < value.stamp
+            for (owner, key), value in owed.items()
+            if key not in scopes[owner] or scopes[owner][key].stamp < value.stamp
         ]
-        for (owner, _), value in zip(missing, self.write(missing), strict=True):
-            scopes[owner] = {**scopes[owner], value.key: value}
-        return scopes[owners[0]], scopes[owners[1]]
+        for (owner, _), value in zip(missing, await self.write(missing), strict=True):
+            scopes[owner][value.key] = value
 
-    def brought(
+    def set_by(
         self, key: SessionKey, item: Item, state: ScopedState
-    ) -> Iterator[tuple[str, Value]]:
-        """Yield what an object brings for the app and the user, stamped by that object."""
+    ) -> Iterator[tuple[str, SharedValue]]:
+        """Yield what an object of a session sets for its owners, stamped by that object."""
         stamp = item.time, item.generation, item.name
         for owner, values in zip(self._names.owners(key), (state.app, state.user), strict=True):
             for name, value in values.items():
-                yield owner, Value(name, value, stamp)
+                yield owner, SharedValue(name, value, stamp)
 
-    def write(self, values: Iterable[tuple[str, Value]]) -> Sequence[Value]:
-        """Write values of owners, and return what is there then: those, or newer ones."""
-        return self._bucket.together(
-            *(partial(self._write, value_of(owner, value.key), value) for owner, value in values)
-        )
+    async def write(self, values: Iterable[tuple[str, SharedValue]]) -> Sequence[SharedValue]:
+        """Write values of owners, and return what is there then: those, or later ones."""
+        return await asyncio.gather(*(self._write(value_of(o, v.key), v) for o, v in values))
 
-    def _write(self, name: str, value: Value) -> Value:
-        current = self.seen.get(name)
-        for _ in self._bucket.patiently():
-            if current and current.stamp >= value.stamp:
-                return current
-            generation = current.generation if current else 0
-            if item := self._bucket.put(name, value.encode(), generation=generation):
-                current = replace(value, generation=item.generation)
-                self.seen.put(name, current)
-            else:
-                current = self._value(self._bucket.get(name))
-        raise AssertionError
+    def _owed(self, view: SessionView) -> dict[tuple[str, str], SharedValue]:
+        """Return the last value of each key of each owner that a session has set."""
+        setters = [(view.item, view.checkpoint.shared)]
+        setters += [(item, record.state) for item, record in view.tail.values()]
+        owed: dict[tuple[str, str], SharedValue] = {}
+        for item, state in setters:
+            for owner, value in self.set_by(view.head.key, item, state):
+                other = owed.get((owner, value.key), value)
+                owed[owner, value.key] = max(value, other, key=lambda each: each.stamp)
+        return owed
 
-    def _value(self, item: Item | None) -> Value | None:
-        """Return the value that an object holds, or its successor if it was replaced meanwhile."""
-        for _ in self._bucket.patiently():
-            if item is None:
-                return None
+    async def _write(self, name: str, value: SharedValue) -> SharedValue:
+        generation, current = self.seen.get(name, (0, None))
+        began = time.monotonic()
+        while current is None or current.stamp < value.stamp:
+            if item := await self._bucket.put(name, encode(value), generation=generation):
+                generation, current = item.generation, value
+                continue
+            await self._bucket.pause(began)
             with suppress(Gone):
-                value = self._bucket.read(item, partial(Value.decode, generation=item.generation))
-                self.seen.put(item.name, value)
-                return value
-            item = self._bucket.get(item.name)
-        raise AssertionError
+                generation, current = await self._current(name)
+        self.seen[name] = generation, current
+        return current
+
+    async def _current(self, name: str) -> tuple[int, SharedValue | None]:
+        item = await self._bucket.get(name)
+        return (item.generation, await self._value(item)) if item else (0, None)
+
+    async def _value(self, item: Item) -> SharedValue | None:
+        """Return the value that an object holds, and remember it; None if it is damaged."""
+        try:
+            value = await self._bucket.read(item, SharedValue.decode)
+        except CorruptSession as error:
+            logger.error("A value of shared state is left out: %s", error)
+            return None
+        self.seen[item.name] = item.generation, value
+        return value

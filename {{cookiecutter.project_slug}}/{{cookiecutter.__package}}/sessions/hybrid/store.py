@@ -23,6 +23,7 @@ from typing import Self
 from typing_extensions import override
 
 from ..errors import ConfigurationError
+from ..flags import boolean
 from ..postgres.store import PostgresStore
 from ..redis.store import RedisStore
 from ..store import (
@@ -33,11 +34,10 @@ from ..store import (
     SessionKey,
     SessionRecord,
     SessionStore,
-    SessionStore,
     Stale,
     StoredEvent,
 )
-from ..uri import SessionURI, boolean, parse_uri, positive
+from ..uri import SessionURI, parse_uri, positive
 from .copies import Copies
 
 CACHE_SCHEMES = ("redis", "rediss", "redis+unix")

@@ -1,96 +1,183 @@
-"""What MongoDB holds for `mongodb.py`: the documents of its one collection, and how they are written.
+"""The documents of sessions in MongoDB: one collection, its indexes, and what is in its fields.
 
-    head    one a session: its position, times and own state; `_id` is a digest of its name
-    event   one each; `_id` is `<log>/<revision>`, which is unique, and so what commits an append
-    value   one a key of `user:` and `app:` state; `_id` is a digest of whose it is, and of the key
+A session has a head, and a document for each event. Each key of `user:` and `app:` state has one, too.
 
-`of` says to what a document belongs: to a session or, of a value, to a user or an app. An event has
-its revision for `place`, a head `HEAD`, behind all events: one range of the index on both is what a
-reader wants. A `log` is the events of one incarnation of a session, and random, so that a session which
-is created again under its old name gets slots of its own. Names of state keys are escaped, because
-names of fields mean something to MongoDB.
+    field                           in            what it holds
+    _id                             head          the same as `scope`
+                                    event         `<log>/<revision>`: unique, which commits an append
+                                    value         `<scope>/<digest of the name>`
+    scope                           all           digest of the session's ids; the scope of a value is
+                                                  `<digest of the app>` or `<digest of the app>/<of the user>`
+    order                           head, event   `END`, behind all events; the revision of an event
+    owner                           head          the scope of its user's values: lists look for it
+    app_name, user_id, session_id   head
+    log                             all           random, new with each creation: tells the events of a
+                                                  session from those of a predecessor under the same id;
+                                                  in a value: the log of the event that wrote it
+    revision                        head, value   the number of events; the event that wrote the value
+    incarnation, ttl                head          as in `Position` and `Head`
+    created_at, updated_at          head          seconds since the epoch
+    expires_at                      head, event   the same; null if the session lives for ever
+    events_until                    head, event   until when the events are kept, likewise
+    remove_at                       head, event   the moment at which the server removes the document
+    state                           head, event   the session's own state; what an event changes of it
+    user, app                       event         what an event changes of `user:` and `app:` state
+    unfinished                      head          the same, of the last event, until the values are written
+    timestamp, data                 event         the event
+    name, value                     value         a key, and its value
+    stamp                           event, value  the moment at which it was written
+
+    index                           on
+    scope                           scope, order  to read sessions and values
+    owner                           owner         to list sessions
+    remove_at                       remove_at     a TTL index: the server removes what has expired
+
+Moments are dates on the server's clock. The document `schema` has the version of this format. Names of
+keys are escaped where they are names of fields, because `.` and `$` have a meaning there.
 """
 
 import base64
 import hashlib
-from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import quote, unquote
 
-from pymongo import ASCENDING, IndexModel, UpdateMany, UpdateOne
+from pymongo import ASCENDING, IndexModel
 
-from ..store import ScopedState, SessionKey
+from ..store import Head, Position, ScopedState, SessionKey, SessionRecord, StoredEvent
 
 Document = dict[str, Any]
 
-HEAD = 1 << 62
-"""The place of heads, behind all events."""
-CLOSED = -1
-"""The place of slots that must stay taken although nothing is in them any more."""
+SCHEMA = "schema"
+SCHEMA_VERSION = 1
+
+END = 1 << 62
 
 INDEXES = [
-    IndexModel([("of", ASCENDING), ("place", ASCENDING)], name="place"),
+    IndexModel([("scope", ASCENDING), ("order", ASCENDING)], name="scope"),
     IndexModel([("owner", ASCENDING)], name="owner", sparse=True),
-    IndexModel([("gone_at", ASCENDING)], name="gone_at", sparse=True, expireAfterSeconds=0),
+    IndexModel([("remove_at", ASCENDING)], name="remove_at", sparse=True, expireAfterSeconds=0),
 ]
-"""For reading a session, for lists and values, and for the server to remove what has expired."""
 
-NOW = "$$NOW"
-"""The server's clock: what stamps the values of users and apps."""
+GRACE = 300.0
+"""Seconds that an expired session stays on the server, for readers whose clock is behind."""
+MAX_SPARE = 7 * 86_400.0
+"""Seconds that events are kept longer than their session, at most; or its ttl if that is more."""
 
-DUPLICATE, GUARDED = 11000, 241
-"""Codes of the errors that stop the operations of one command: a slot is taken, a guard refused."""
+MAX_DOCUMENT = (16 << 20) - (64 << 10)
+"""Bytes that we put into one document. MongoDB takes 16 MiB; the rest is for fields of our own."""
 
 
 # Names.
 
 
 def digest(*texts: str) -> str:
-    """Return a short text without special characters that stands for some of any kind."""
+    """Return a short text without special characters for any texts."""
     whole = b"".join(b"%d:%b" % (len(data), data) for data in (text.encode() for text in texts))
     return base64.urlsafe_b64encode(hashlib.sha256(whole).digest()).decode().rstrip("=")
 
 
-def session_of(key: SessionKey) -> str:
-    """Return what the documents of a session belong to."""
+def session_scope(key: SessionKey) -> str:
+    """Return the scope of a session's head and events."""
     return digest(key.app_name, key.user_id, key.session_id)
 
 
-def app_of(app_name: str) -> str:
-    """Return what the values of an app belong to."""
-    return digest(app_name)
-
-
-def user_of(app_name: str, user_id: str) -> str:
-    """Return what the values of a user belong to; the users of an app are a range."""
+def user_scope(app_name: str, user_id: str) -> str:
+    """Return the scope of a user's values, and the owner of the user's sessions."""
     return f"{digest(app_name)}/{digest(user_id)}"
 
 
-def values_of(scope: str) -> str:
-    """Return the `owner` of values, which differs from that of a user's sessions."""
-    return f"={scope}"
+def shared_scopes(key: SessionKey) -> tuple[str, str]:
+    """Return the scopes of the values that a session sees: those of its user and of its app."""
+    return user_scope(key.app_name, key.user_id), digest(key.app_name)
 
 
-def slot(log: str, revision: int) -> str:
-    """Return the `_id` of an event."""
-    return f"{log}/{revision:012d}"
-
-
-def escaped(state: Mapping[str, bytes]) -> dict[str, bytes]:
+def escape(state: Mapping[str, bytes]) -> dict[str, bytes]:
     """Return state under names that are safe for fields: not empty, no number, without `.$` and NUL."""
     return {f"_{quote(name, safe='').replace('.', '%2E')}": value for name, value in state.items()}
 
 
-def unescaped(fields: Mapping[str, bytes]) -> dict[str, bytes]:
+def unescape(fields: Mapping[str, bytes]) -> dict[str, bytes]:
     """Return state under its own names."""
     return {unquote(name[1:]): value for name, value in fields.items()}
 
 
-def said(state: ScopedState) -> Document:
-    """Return state as an event carries it: by scope, without empty ones."""
+# From what crosses the seam to documents.
+
+
+def state_fields(state: ScopedState) -> Document:
+    """Return the fields `state`, `user` and `app`, without empty ones."""
     scopes = {"state": state.session, "user": state.user, "app": state.app}
-    return {scope: escaped(values) for scope, values in scopes.items() if values}
+    return {field: escape(values) for field, values in scopes.items() if values}
+
+
+def new_head(head: Head, log: str, state: Mapping[str, bytes]) -> Document:
+    """Return the head of a session that is created; `state` is escaped."""
+    key, scope = head.key, session_scope(head.key)
+    document = {
+        "_id": scope,
+        "scope": scope,
+        "order": END,
+        "owner": user_scope(key.app_name, key.user_id),
+        "app_name": key.app_name,
+        "user_id": key.user_id,
+        "session_id": key.session_id,
+        "log": log,
+        "revision": head.position.revision,
+        "incarnation": head.position.incarnation,
+        "ttl": head.ttl,
+        "created_at": head.updated_at,
+        "updated_at": head.updated_at,
+        "expires_at": head.expires_at,
+        "events_until": None,
+        "state": dict(state),
+    }
+    return document | {"events_until": events_until(document, head.expires_at)}
+
+
+def new_event(
+    head: Document, data: bytes, timestamp: float, expires_at: float | None, state: Document
+) -> Document:
+    """Return the event after a head; `state` is what `state_fields` returns."""
+    revision = head["revision"] + 1
+    return {
+        "_id": f"{head['log']}/{revision:012d}",
+        "scope": head["scope"],
+        "order": revision,
+        "log": head["log"],
+        "expires_at": expires_at,
+        "events_until": events_until(head, expires_at),
+        "timestamp": timestamp,
+        "data": data,
+        **state,
+    }
+
+
+def events_until(head: Document, expires_at: float | None) -> float | None:
+    """Return until when the events are kept of a session that expires at `expires_at` now.
+
+    That changes when the session comes close to it: then it is moved by as long again as the session
+    has lived. So all events are moved seldom, and an append touches none of those before it.
+    """
+    until: float | None = head["events_until"]
+    if expires_at is None or (until and until >= expires_at + GRACE):
+        return until
+    age = expires_at - head["created_at"]
+    return float(expires_at + GRACE + max(head["ttl"], min(age, MAX_SPARE)))
+
+
+def check_size(what: str, *parts: Mapping[str, bytes] | bytes, size: int = 0) -> None:
+    """Refuse what does not fit into a document that has `size` bytes already.
+
+    Raises:
+        ValueError: it does not fit.
+    """
+    size += sum(len(part) if isinstance(part, bytes) else size_of(part) for part in parts)
+    if size > MAX_DOCUMENT:
+        raise ValueError(
+            f"{what} would take {size / (1 << 20):.1f} MB; a document of MongoDB holds"
+            f" {MAX_DOCUMENT / (1 << 20):.1f}: keep large contents elsewhere, as artifacts."
+        )
 
 
 def size_of(fields: Mapping[str, bytes]) -> int:
@@ -98,148 +185,25 @@ def size_of(fields: Mapping[str, bytes]) -> int:
     return sum(len(name) + len(value) + 16 for name, value in fields.items())
 
 
-def server_time(seconds: float) -> datetime:
-    """Return the moment in so many seconds; the server compares it with a clock of its own."""
-    return datetime.now(UTC) + timedelta(seconds=seconds)
+# From documents to what crosses the seam.
 
 
-# Writing. The operations of an append travel as one `update` command, whose statements the server
-# executes in order until one fails. That is why an insertion is an upsert that never matches.
+def head_of(key: SessionKey, head: Document) -> Head:
+    """Return what the seam says of a head."""
+    position = Position(head["incarnation"], head["revision"])
+    return Head(key, position, head["updated_at"], head["ttl"], head["expires_at"])
 
 
-def insert_event(event: Document) -> UpdateOne:
-    """Take a slot, or fail with DUPLICATE; the document is all that `advance` will need."""
-    fields = {name: value for name, value in event.items() if name not in ("_id", "of")}
-    update: Document = {"$setOnInsert": fields}
-    if "user" in event or "app" in event:
-        update["$currentDate"] = {"stamp": True}
-    nothing = _only(event["_id"], event["of"]) | {"data": {"$exists": False}}
-    return UpdateOne(nothing, update, upsert=True)
-
-
-def insert_head(head: Document, said: Document) -> UpdateOne:
-    """Create a session, or fail with DUPLICATE."""
-    nothing = _only(head["_id"], head["of"]) | {"log": {"$exists": False}}
-    return UpdateOne(nothing, _whole_head(head, said), upsert=True)
-
-
-def replace_head(old: Document, head: Document, said: Document) -> UpdateOne:
-    """Create a session in the place of one that is over, unless that has changed."""
-    return UpdateOne(_exactly(old), _whole_head(head, said))
-
-
-def advance(event: Document, stamp: Any) -> UpdateOne:
-    """Bring the head from the event before to this one, or fail with GUARDED and change nothing."""
-    guard: list[Any] = [
-        {"$eq": ["$log", {"$literal": event["log"]}]},
-        {"$eq": ["$revision", event["place"] - 1]},
-        {"$eq": [{"$type": "$pending"}, "missing"]},
-    ]
-    fields: Document = {"updated_at": event["timestamp"]}
-    if "keep" in event:
-        guard.append({"$eq": ["$keep", event["keep"]]})
-        fields |= {"expires_at": event["expires_at"], "gone_at": event["until"]}
-    fields |= {f"state.{name}": value for name, value in event.get("state", {}).items()}
-    update = {name: {"$literal": value} for name, value in fields.items()}
-    # No digest is a number: the conversion is an error, and an error is what ends the command.
-    update["revision"] = {"$cond": [{"$and": guard}, event["place"], {"$toInt": "$_id"}]}
-    if pending := shared(event["log"], event["place"], event):
-        update["told"] = event["place"]
-        update["pending"] = _stamped(pending, stamp)
-    return UpdateOne(_only(event["of"], event["of"]), [{"$set": update}])
-
-
-def share(key: SessionKey, pending: Document, stamp: Any) -> Iterator[UpdateOne]:
-    """Write what an event, or the creation, says of user and app, and take it off the head.
-
-    Whoever appends writes it with the stamp NOW, and so over what is there. Whoever finishes what
-    another began, perhaps long ago, has the stamp of then, and leaves alone what is newer. Neither
-    ever goes back behind a later event of the same log.
-    """
-    log, revision = pending["log"], pending["revision"]
-    later: list[Any] = [{"$and": [{"$eq": ["$log", log]}, {"$gt": ["$revision", revision]}]}]
-    if stamp != NOW:
-        later.append({"$gte": ["$stamp", stamp]})
-    for scope, name in (
-        (user_of(key.app_name, key.user_id), "user"),
-        (app_of(key.app_name), "app"),
-    ):
-        for state_key, value in unescaped(pending.get(name, {})).items():
-            written = {
-                "owner": values_of(scope),
-                "name": state_key,
-                "value": value,
-                "log": log,
-                "revision": revision,
-            }
-            stamped = {"stamp": {"$max": ["$stamp", stamp]}}
-            merged = {"$mergeObjects": ["$$ROOT", {"$literal": written}, stamped]}
-            yield UpdateOne(
-                _only(f"{values_of(scope)}/{digest(state_key)}", scope),
-                [{"$replaceWith": {"$cond": [{"$or": later}, "$$ROOT", merged]}}],
-                upsert=True,
-            )
-    here = _only(session_of(key), session_of(key))
-    yield UpdateOne(here | {"log": log, "revision": revision}, {"$unset": {"pending": ""}})
-
-
-def shared(log: str, revision: int, said: Document) -> Document | None:
-    """Return what `share` wants to know, or None where nothing is said of user and app."""
-    given: Document = {scope: said[scope] for scope in ("user", "app") if scope in said}
-    return {"log": log, "revision": revision, **given} if given else None
-
-
-def close(head: Document, gone_at: datetime) -> UpdateOne:
-    """Take the slot behind the last event, so that nobody can append any more, or fail with DUPLICATE."""
-    fields = {"place": CLOSED, "log": head["log"], "data": b"", "gone_at": gone_at}
-    nothing = _only(slot(head["log"], head["revision"] + 1), head["of"])
-    return UpdateOne(nothing | {"data": {"$exists": False}}, {"$setOnInsert": fields}, upsert=True)
-
-
-def end(head: Document, gone_at: datetime) -> UpdateOne:
-    """Leave of a head what keeps late writers out, until the server removes it."""
-    said = ("owner", "app", "user", "session", "pending")
-    return UpdateOne(
-        _exactly(head),
-        {
-            "$set": {"expires_at": 0.0, "state": {}, "gone_at": gone_at},
-            "$unset": dict.fromkeys(said, ""),
-        },
+def session_record(
+    key: SessionKey,
+    head: Document,
+    values: Mapping[str, Mapping[str, bytes]],
+    events: Iterable[Document] = (),
+) -> SessionRecord:
+    """Return a session; `values` are by scope."""
+    user, app = (values.get(scope, {}) for scope in shared_scopes(key))
+    return SessionRecord(
+        head_of(key, head),
+        ScopedState(app, user, unescape(head["state"])),
+        [StoredEvent(event["order"], event["timestamp"], event["data"]) for event in events],
     )
-
-
-def empty(head: Document, gone_at: datetime) -> UpdateMany:
-    """Leave of the events of a log their slots alone, until the server removes them."""
-    return UpdateMany(
-        events_of(head),
-        {
-            "$set": {"place": CLOSED, "data": b"", "gone_at": gone_at},
-            "$unset": dict.fromkeys(("state", "user", "app"), ""),
-        },
-    )
-
-
-def events_of(head: Document) -> Document:
-    """Return a query for the events of a session."""
-    return {"of": head["of"], "log": head["log"], "place": {"$gt": 0, "$lt": HEAD}}
-
-
-def _only(id_: str, of: str) -> Document:
-    # A sharded collection wants to be told `of`, its shard key; written so, `_id` stays what is looked up.
-    return {"_id": id_, "of": {"$eq": of}}
-
-
-def _exactly(head: Document) -> Document:
-    wanted = {name: {"$eq": head.get(name)} for name in ("log", "revision", "expires_at")}
-    return _only(head["_id"], head["of"]) | wanted
-
-
-def _whole_head(head: Document, said: Document) -> list[Document]:
-    parts: list[Any] = [{"$literal": head}]
-    if pending := shared(head["log"], 0, said):
-        parts.append({"told": 0, "pending": _stamped(pending, NOW)})
-    return [{"$replaceWith": {"$mergeObjects": parts}}]
-
-
-def _stamped(pending: Document, stamp: Any) -> Document:
-    return {"$mergeObjects": [{"$literal": pending}, {"stamp": stamp}]}

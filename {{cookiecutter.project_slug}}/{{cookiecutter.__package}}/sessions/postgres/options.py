@@ -44,7 +44,8 @@ def postgres_options(uri: SessionURI) -> PostgresOptions:
     timeout = take("timeout", positive, 5.0)
     max_connections = take("max_connections", _at_least_one, 10)
     prepared = take("statement_cache_size", int, 100) != 0
-    driver = uri.options.take_for_driver(DRIVER_OPTIONS)
+    given = {name: take(name, str, "") for name in DRIVER_OPTIONS}
+    driver = {name: text for name, text in given.items() if text}
     if "," in uri.hosts + driver.get("host", ""):
         driver.setdefault("target_session_attrs", "read-write")
     connect = {

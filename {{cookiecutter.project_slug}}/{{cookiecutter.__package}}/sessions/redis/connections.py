@@ -1,179 +1,219 @@
-"""From a session URI to connections: one server, TLS, a Unix socket, Sentinel, a cluster."""
+"""From a session URI to a client of redis-py: one server, TLS, a Unix socket, Sentinel, a cluster."""
 
 import asyncio
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 from redis import asyncio as redis
 from redis import exceptions
-from redis.asyncio.connection import (
-    AbstractConnection,
-    Connection,
-    SSLConnection,
-    UnixDomainSocketConnection,
-)
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.backoff import ExponentialBackoff, NoBackoff
 
 from ..errors import ConfigurationError
-from ..uri import SessionURI, boolean, positive
-from .lanes import Lanes
+from ..flags import boolean
+from ..uri import SessionURI, positive
 
-DRIVER_OPTIONS: dict[str, tuple[Callable[[str], Any], Any]] = {
-    "socket_connect_timeout": (positive, 5.0),
-    "socket_keepalive": (boolean, True),
-    "client_name": (str, None),
-}
-TLS_OPTIONS: dict[str, tuple[Callable[[str], Any], Any]] = {
-    "ssl_ca_certs": (str, None),
-    "ssl_certfile": (str, None),
-    "ssl_keyfile": (str, None),
-    "ssl_cert_reqs": (str, "required"),
-    "ssl_check_hostname": (boolean, True),
-}
-"""redis-py's names of its options, with ours as the defaults."""
+HEALTH_CHECK_SECONDS = 30.0
+"""A connection that was idle for longer is tried with a PING: firewalls forget such connections."""
 
+LOST = (exceptions.ConnectionError, exceptions.TimeoutError)
+"""After such an error a call is sent again: scripts recognise what they have done already."""
 
-class Client(Protocol):
-    """What sends commands in one event loop."""
+SOCKET_TIMEOUTS = ("socket_timeout", "socket_connect_timeout")
 
-    async def call(self, command: tuple[Any, ...], *, brief: bool) -> Any:
-        """Return the reply to a command; a brief one is quickly done and its reply small."""
+PAUSES = (0.01, 0.1, 0.5)
+"""Seconds before a call to a cluster is repeated."""
 
-    async def aclose(self) -> None:
-        """Close all connections."""
+Call = Callable[[], Awaitable[Any]]
 
 
-class Cluster:
-    """redis-py's client of a cluster, which knows where each key is.
+class Client:
+    """A client of redis-py in one event loop, with a limit on calls at once and a deadline for each.
 
-    A call goes on when its caller is cancelled: redis-py would leave a socket open that it is just connecting.
+    A call runs in a task of its own, so that nothing interrupts redis-py when a caller is cancelled or gives
+    up: its reply is discarded. redis-py would disconnect, and on a cluster also what other calls use.
+
+    Args:
+        redis: the client.
+        limit: calls at once, each of which takes a connection. redis-py raises an error where this waits.
+        timeout: seconds that a caller waits for a call with all its attempts.
+        sentinels: further clients to close with it.
     """
 
-    def __init__(self, client: redis.RedisCluster, *, most: int, timeout: float) -> None:
-        self._client = client
-        # As many calls at once as there are connections: others wait, where redis-py's pool would raise.
-        self._free = asyncio.Semaphore(most)
+    def __init__(
+        self,
+        redis: "redis.Redis | redis.RedisCluster",
+        *,
+        limit: int,
+        timeout: float,
+        sentinels: "Sequence[redis.Redis]" = (),
+    ) -> None:
+        self._redis = redis
         self._timeout = timeout
+        self._sentinels = sentinels
+        self._free = asyncio.Semaphore(limit)
         self._calls: set[asyncio.Task[Any]] = set()
+        self._scripts: dict[str, Any] = {}
 
-    async def call(self, command: tuple[Any, ...], *, brief: bool) -> Any:
+    async def call(self, command: str, *arguments: Any) -> Any:
         """Return the reply to a command."""
-        call = asyncio.create_task(self._call(command))
-        self._calls.add(call)
-        call.add_done_callback(self._end)
-        return await asyncio.shield(call)
+        return await self._finish(lambda: self._redis.execute_command(command, *arguments))
 
-    async def aclose(self) -> None:
-        """Let the calls that are under way come to their end, and close all connections."""
+    async def run(self, script: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        """Return the reply of a Lua script, which the server gets once and keeps."""
+        if script not in self._scripts:
+            self._scripts[script] = self._redis.register_script(script)
+        return await self._finish(lambda: self._scripts[script](keys, arguments))
+
+    async def close(self) -> None:
+        """Let the calls under way come to their end, and close all connections."""
         if self._calls:
             await asyncio.wait(self._calls, timeout=self._timeout)
-        await self._client.aclose()
+        for client in (self._redis, *self._sentinels):
+            await client.aclose()
 
-    async def _call(self, command: tuple[Any, ...]) -> Any:
-        async with asyncio.timeout(self._timeout), self._free:
-            return await self._client.execute_command(*command)
+    async def _finish(self, call: Call) -> Any:
+        """Return what a call returns, or raise TimeoutError and leave it to itself."""
+        task = asyncio.create_task(self._take_turn(call))
+        self._calls.add(task)
+        task.add_done_callback(self._end)
+        await asyncio.wait([task], timeout=self._timeout)
+        if not task.done():
+            raise TimeoutError
+        return task.result()
 
-    def _end(self, call: asyncio.Task[Any]) -> None:
-        self._calls.discard(call)
-        if not call.cancelled():
-            call.exception()  # which nobody may be there to hear
+    async def _take_turn(self, call: Call) -> Any:
+        async with self._free:
+            return await call()
+
+    def _end(self, task: asyncio.Task[Any]) -> None:
+        self._calls.discard(task)
+        if not task.cancelled():
+            task.exception()  # if the caller was cancelled, nobody else asks for it
 
 
-class Watched(SentinelConnectionPool):
-    """Connections to the master of the moment; those to the sentinels end with them."""
+class ClusterClient(Client):
+    """A client of a cluster, which repeats a call that redis-py 8 has cut off.
 
-    async def aclose(self) -> None:
-        """Close all connections."""
-        await super().aclose()
-        for sentinel in self.sentinel_manager.sentinels:
-            await sentinel.aclose()
+    When slots move, `RedisCluster` connects anew, and that may end a call of another task with an error of
+    any kind. To repeat a call does no harm: the store's scripts recognise what they have done.
+    """
+
+    async def _take_turn(self, call: Call) -> Any:
+        for pause in PAUSES:
+            try:
+                return await super()._take_turn(call)
+            except (exceptions.ConnectionError, AttributeError):
+                await asyncio.sleep(pause)
+        return await super()._take_turn(call)
 
 
 def connector(uri: SessionURI, *, cluster: bool) -> Callable[[], Client]:
-    """Return what opens a client of the server that the URI names, and take the options that are its own.
+    """Return what opens a client of the server that the URI names, and take the options for it.
 
     Raises:
         ConfigurationError: the URI names no server that there could be.
     """
     take = uri.options.take
     service = take("sentinel", str, "")
+    limit = take("max_connections", _at_least_one, 32)
     timeout = take("socket_timeout", positive, 5.0)
-    most = take("max_connections", int, 64)
-    idle = take("health_check_interval", positive, 30.0)
-    settings: dict[str, Any] = {"username": uri.username, "password": uri.password}
-    # Ours is around the whole call; and with RESP3 a server may change redis-py's in mid-flight.
-    settings |= {"socket_timeout": None, "protocol": 2}
-    tls = TLS_OPTIONS if uri.variant == "s" else {}
-    for name, (convert, default) in (DRIVER_OPTIONS | tls).items():
-        settings[name] = take(name, convert, default)
-    backoff = ExponentialBackoff(cap=0.5, base=0.01)
-    retry = Retry(backoff, 3, supported_errors=(exceptions.ConnectionError,))
+    # Half, so that a connection that has gone silent can be replaced, and the call sent again.
+    patience: dict[str, Any] = dict.fromkeys(SOCKET_TIMEOUTS, timeout / 2)
+    settings = patience | _tls(uri)
+    settings |= {
+        "protocol": 2,
+        "username": uri.username,
+        "password": uri.password,
+        "max_connections": limit,
+        "health_check_interval": HEALTH_CHECK_SECONDS,
+        "retry": Retry(ExponentialBackoff(cap=0.5, base=0.01), 3, LOST),
+    }
+    limits: dict[str, Any] = {"limit": limit, "timeout": timeout}
+    if uri.variant == "+unix":
+        settings |= {"unix_socket_path": uri.path, "db": take("db", int, 0)}
+        return lambda: Client(redis.Redis(**settings), **limits)
+    settings["socket_keepalive"] = True
     if cluster:
         if uri.path.strip("/") not in ("", "0"):
             raise ConfigurationError("A Redis Cluster has only database 0: leave it out.")
-        hosts = _hosts(uri, 6379)
-        settings |= {"retry": retry, "max_connections": most, "health_check_interval": idle}
+        nodes = _hosts(uri, 6379)
+        return lambda: ClusterClient(_open_cluster(nodes, settings), **limits)
+    settings["db"] = _database(uri)
+    if service:
+        sentinels = _hosts(uri, 26379)
+        patience["retry"] = Retry(NoBackoff(), 0)  # the next sentinel is asked instead
 
-        def open_cluster() -> Client:
-            nodes = [redis.cluster.ClusterNode(host, port) for host, port in hosts]
-            client = redis.RedisCluster(startup_nodes=nodes, ssl=bool(tls), **settings)
-            return Cluster(client, most=most, timeout=timeout)
+        def open_master() -> Client:
+            sentinel = redis.Sentinel(sentinels, sentinel_kwargs=patience, **settings)  # type: ignore[no-untyped-call]
+            return Client(sentinel.master_for(service), sentinels=sentinel.sentinels, **limits)
 
-        return open_cluster
-    settings["retry"] = Retry(NoBackoff(), 0)  # whoever asks for the connection tries again
-    if uri.variant == "+unix":
-        settings |= {"path": uri.path, "db": take("db", int, 0)}
-        del settings["socket_keepalive"]
-        pool = _pool(UnixDomainSocketConnection, settings)
-    elif service:
-        settings["db"] = _database(uri)
-        patience = {"socket_timeout": timeout, "socket_connect_timeout": timeout}
-        pool = _watched(_hosts(uri, 26379), service, patience, settings | {"ssl": bool(tls)})
-    else:
-        settings["db"] = _database(uri)
-        [(settings["host"], settings["port"])] = _hosts(uri, 6379)[:1]
-        pool = _pool(SSLConnection if tls else Connection, settings)
-    return lambda: Lanes(pool(), most=most, timeout=timeout, idle=idle, retry=retry)
+        return open_master
+    (settings["host"], settings["port"]), *more = _hosts(uri, 6379)
+    if more:
+        raise ConfigurationError(
+            "The session URI names several hosts: add sentinel=<service> or cluster=true, or name one."
+        )
+    return lambda: Client(redis.Redis(**settings), **limits)
 
 
-def _pool(
-    kind: type[AbstractConnection], settings: dict[str, Any]
-) -> Callable[[], redis.ConnectionPool]:
-    return lambda: redis.ConnectionPool(connection_class=kind, **settings)
+def _open_cluster(
+    hosts: Sequence[tuple[str, int]], settings: dict[str, Any]
+) -> "redis.RedisCluster":
+    nodes = [redis.cluster.ClusterNode(host, port) for host, port in hosts]
+    return redis.RedisCluster(startup_nodes=nodes, **settings)
 
 
-def _watched(
-    hosts: list[tuple[str, int]], service: str, patience: dict[str, Any], settings: dict[str, Any]
-) -> Callable[[], redis.ConnectionPool]:
-    def open_() -> redis.ConnectionPool:
-        sentinel = redis.Sentinel(hosts, sentinel_kwargs=patience, **settings)  # type: ignore[no-untyped-call]
-        pool: redis.ConnectionPool = sentinel.master_for(
-            service, connection_pool_class=Watched
-        ).connection_pool
-        return pool
+def _tls(uri: SessionURI) -> dict[str, Any]:
+    """Return redis-py's settings for TLS."""
+    if uri.variant != "s":
+        return {}
+    take = uri.options.take
+    return {
+        "ssl": True,
+        "ssl_ca_certs": take("ssl_ca_certs", _file, None),
+        "ssl_certfile": take("ssl_certfile", _file, None),
+        "ssl_keyfile": take("ssl_keyfile", _file, None),
+        "ssl_cert_reqs": take("ssl_cert_reqs", _cert_reqs, "required"),
+        "ssl_check_hostname": take("ssl_check_hostname", boolean, True),
+    }
 
-    return open_
+
+def _file(path: str) -> str:
+    try:
+        Path(path).open("rb").close()
+    except OSError as error:
+        raise ValueError(f"the file cannot be read ({error.strerror})") from None
+    return path
+
+
+def _cert_reqs(text: str) -> str:
+    if text not in {"required", "optional", "none"}:
+        raise ValueError("write required, optional or none")
+    return text
+
+
+def _at_least_one(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError("write 1 or more")
+    return number
 
 
 def _hosts(uri: SessionURI, default_port: int) -> list[tuple[str, int]]:
-    hosts = []
-    for text in (uri.hosts or "localhost").split(","):
-        host, _, port = text.rpartition(":") if not text.endswith("]") else (text, "", "")
-        if not host:
-            host, port = text, ""
-        try:
-            hosts.append((host.strip("[]"), int(port or default_port)))
-        except ValueError:
-            raise ConfigurationError(f"Port {port!r} in the session URI is not a number.") from None
-    return hosts
+    try:
+        parts = [urlsplit(f"//{host}") for host in (uri.hosts or "localhost").split(",")]
+        return [(part.hostname or "localhost", part.port or default_port) for part in parts]
+    except ValueError:
+        raise ConfigurationError("A port in the session URI is not from 1 to 65535.") from None
 
 
 def _database(uri: SessionURI) -> int:
     text = uri.path.strip("/")
     if text and not text.isdecimal():
         raise ConfigurationError(
-            f"Database {text!r} in the session URI is not a number: Redis has 0, 1, 2 and so on."
+            "The session URI does not end with a number: databases of Redis are 0, 1, 2 and so on."
         )
     return int(text or 0)

@@ -1,52 +1,41 @@
-"""What Redis executes: each script is one atomic operation of `redis.py`, named after what it does.
+"""What Redis executes: each script is one atomic operation of the store.
 
-KEYS are always session, events, sessions and state of a user, and then state and users of the app.
-A cluster keeps the last two in another slot; there the fifth and last key is the user's outbox.
+Keys, with ids percent-encoded so that no id can spell another's key:
+
+    <prefix>:{<app>/<user>}:session:<id>   hash: the session, see below
+    <prefix>:{<app>/<user>}:events:<id>    list: its events, each behind its timestamp (8 bytes)
+    <prefix>:{<app>/<user>}:sessions       sorted set: ids of the user's sessions by `indexed_until`
+    <prefix>:{<app>/<user>}:state          hash: the user's state
+    <prefix>:{<app>/<user>}:outbox         hash: on a cluster, app state on its way to the app's slot,
+                                           each value behind the time of its write (8 bytes)
+    <prefix>:{<app>}:users                 sorted set: users of the app by their last `indexed_until`
+    <prefix>:{<app>}:state                 hash: the app's state
+    <prefix>:{<app>}:state_times           hash: on a cluster, when each key of the app's state was written
+
+Fields of a session:
+
+    incarnation, revision, ttl    as in `store.py`
+    updated_at, expires_at        epoch seconds; `expires_at` is empty for a session that lives for ever
+    indexed_until                 epoch milliseconds until which the indexes list the session, or `inf`
+    state:<key>                   the session's state
+
+The braces put all keys of a user into one slot of a cluster. A session has a time to live on the server,
+and an index lives as long as its last entry, so that nothing is left over when sessions expire.
 """
 
-from dataclasses import dataclass, field
-from hashlib import sha1
-
-
-@dataclass(frozen=True, slots=True)
-class Script:
-    """A Lua script and the name that Redis keeps it under."""
-
-    text: str
-    brief: bool = False
-    """Whether it is quickly done and says little, so that it can go together with others."""
-    sha: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "sha", sha1(self.text.encode(), usedforsecurity=False).hexdigest())
-
-
-_COMMON = """
-local session, events, sessions, user, app, users = unpack(KEYS)
-local outbox = nil
-if not users then outbox, app = app, nil end
-
-local function clock()
+_INDEXES = """
+local function milliseconds()
   local time = redis.call('TIME')
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
-local function live(now)
-  local head = redis.call('HMGET', session, 'incarnation', 'revision', 'ttl', 'expires', 'listed')
-  if not head[1] or (head[4] ~= '' and tonumber(head[4]) <= now) then return nil end
-  return head
+-- The indexes list a session for up to an hour longer than it lives, so that not every append writes them.
+local function last_listing(ttl, now)
+  if ttl == 0 then return 'inf' end
+  return string.format('%.0f', now + (ttl + math.min(ttl, 3600)) * 1000)
 end
 
--- Write the pairs that follow their number in ARGV[at]; return where the next begin.
-local function put(key, at)
-  local last = at + 2 * tonumber(ARGV[at] or 0)
-  for i = at + 1, last, 1000 do
-    redis.call('HSET', key, unpack(ARGV, i, math.min(i + 999, last)))
-  end
-  return last + 1
-end
-
--- An index lives as long as its last member.
+-- Let an index live as long as its last entry, and return when that is over.
 local function trim(index, now)
   redis.call('ZREMRANGEBYSCORE', index, '-inf', now)
   local last = redis.call('ZREVRANGE', index, 0, 0, 'WITHSCORES')[2]
@@ -57,218 +46,185 @@ local function trim(index, now)
   end
   return last
 end
+"""
 
--- Keep the indexes of the user's sessions and of the app's users as long as their longest entry.
-local function settle(now)
+_COMMON = (
+    _INDEXES
+    + """
+-- KEYS: session, events, sessions and state of the user, then state and users of the app.
+-- On a cluster, where these two are in another slot, the outbox of the user instead.
+local session, events, sessions, user_state, app_state, users = unpack(KEYS)
+local outbox
+if not users then outbox, app_state = app_state, nil end
+
+-- Return incarnation, revision, ttl, expires_at and indexed_until of a session that has not expired.
+local function find(now)
+  local found = redis.call('HMGET', session, 'incarnation', 'revision', 'ttl', 'expires_at', 'indexed_until')
+  if found[1] and (found[4] == '' or tonumber(found[4]) > now) then return found end
+end
+
+-- Write the pairs that follow their number in ARGV[at]; return where the next begin.
+local function put(key, at)
+  local last = at + 2 * tonumber(ARGV[at])
+  for i = at + 1, last, 1000 do
+    redis.call('HSET', key, unpack(ARGV, i, math.min(i + 999, last)))
+  end
+  return last + 1
+end
+
+-- Write the state of session, user and app, which begins at ARGV[at].
+local function put_state(at, now)
+  at = put(user_state, put(session, at))
+  if app_state then
+    put(app_state, at)
+  else
+    for i = at + 1, at + 2 * tonumber(ARGV[at]), 2 do
+      redis.call('HSET', outbox, ARGV[i], struct.pack('>d', now) .. ARGV[i + 1])
+    end
+  end
+end
+
+local function trim_indexes(now)
   local last = trim(sessions, now)
   if users then
-    local user_member = string.match(user, '{.-/(.-)}')
-    if last then redis.call('ZADD', users, last, user_member)
-    else redis.call('ZREM', users, user_member) end
+    local user = string.match(user_state, '{.-/(.-)}')
+    if last then redis.call('ZADD', users, last, user) else redis.call('ZREM', users, user) end
     trim(users, now)
   end
 end
 
--- Let the server drop the session in ttl seconds. It is listed for up to an hour longer than that, so
--- that the indexes are written once in a while and not by every append. Tell whether they were.
-local function keep(ttl, listed)
-  local now = clock()
+-- Let the session live for ttl seconds from now, and return whether that took a write of the indexes.
+local function keep(ttl, indexed_until)
+  local now = milliseconds()
   if ttl > 0 then
     redis.call('PEXPIRE', session, ttl * 1000)
     redis.call('PEXPIRE', events, ttl * 1000)
-    if listed and tonumber(listed) >= now + ttl * 1000 then return 0 end
-    listed = string.format('%.0f', now + (ttl + math.min(ttl, 3600)) * 1000)
-  elseif listed then
-    return 0
-  else
-    listed = 'inf'
   end
-  redis.call('HSET', session, 'listed', listed)
-  redis.call('ZADD', sessions, listed, string.match(session, '.*:(.*)'))
-  settle(now)
+  if indexed_until and (ttl == 0 or tonumber(indexed_until) >= now + ttl * 1000) then return 0 end
+  indexed_until = last_listing(ttl, now)
+  redis.call('HSET', session, 'indexed_until', indexed_until)
+  redis.call('ZADD', sessions, indexed_until, string.match(session, '.*:(.*)'))
+  trim_indexes(now)
   return 1
 end
 
--- Write the state that starts at ARGV[at]: the session's, the user's, and the app's or what waits for it.
-local function put_state(at, stamp)
-  at = put(user, put(session, at))
-  if app then
-    put(app, at)
-  else
-    for i = at + 1, at + 2 * tonumber(ARGV[at] or 0), 2 do
-      redis.call('HSET', outbox, ARGV[i], struct.pack('>d', stamp) .. ARGV[i + 1])
-    end
-  end
-end
-
-local function shared()
-  local pending = outbox and redis.call('HGETALL', outbox) or {}
-  return redis.call('HGETALL', user), app and redis.call('HGETALL', app) or {}, pending
+local function with_state(log)
+  return {
+    redis.call('HGETALL', session), redis.call('HGETALL', user_state),
+    app_state and redis.call('HGETALL', app_state) or {}, outbox and redis.call('HGETALL', outbox) or {}, log
+  }
 end
 """
+)
 
-CREATE = Script(
+CREATE = (
     _COMMON
     + """
--- ARGV: incarnation, now, ttl, expires, then state of session, user and app, each behind its number of pairs
-local now, ttl = tonumber(ARGV[2]), tonumber(ARGV[3])
-local head = live(now)
-if head and head[1] ~= ARGV[1] then return 'exists' end
-if not head then
+-- ARGV: incarnation, now, ttl, expires_at, then state
+local now = tonumber(ARGV[2])
+local found = find(now)
+if found and found[1] ~= ARGV[1] then return 'exists' end
+if not found then
   redis.call('DEL', session, events)
-  redis.call('HSET', session, 'incarnation', ARGV[1], 'revision', 0, 'ttl', ARGV[3], 'expires', ARGV[4],
-    'updated', ARGV[2])
+  redis.call('HSET', session, 'incarnation', ARGV[1], 'revision', 0, 'ttl', ARGV[3], 'expires_at', ARGV[4],
+    'updated_at', ARGV[2])
   put_state(5, now)
-  keep(ttl, nil)
+  keep(tonumber(ARGV[3]), nil)
 end
-local user_state, app_state, pending = shared()
-return {redis.call('HGETALL', session), user_state, app_state, pending, {}}
-""",
-    brief=True,
+return with_state({})
+"""
 )
 
-APPEND = Script(
+APPEND = (
     _COMMON
     + """
--- ARGV: incarnation, revision, now, timestamp (8 bytes) with event, then state as above, where there is any
+-- ARGV: incarnation, revision, now, timestamp (8 bytes) with event, then state
 local now = tonumber(ARGV[3])
-local head = live(now)
-if not head then return 'missing' end
-if head[1] ~= ARGV[1] or head[2] ~= ARGV[2] then return 'stale' end
-local ttl, expires = tonumber(head[3]), head[4]
-if ttl > 0 then
-  expires = string.format('%.17g', math.max(tonumber(expires), now + ttl))
-end
+local found = find(now)
+if not found then return 'missing' end
+if found[1] ~= ARGV[1] or found[2] ~= ARGV[2] then return 'stale' end
+local ttl, expires_at = tonumber(found[3]), found[4]
+if ttl > 0 then expires_at = string.format('%.17g', math.max(tonumber(expires_at), now + ttl)) end
 redis.call('RPUSH', events, ARGV[4])
-redis.call('HSET', session, 'revision', ARGV[2] + 1, 'expires', expires,
-  'updated', string.format('%.17g', struct.unpack('>d', ARGV[4])))
+redis.call('HSET', session, 'revision', ARGV[2] + 1, 'expires_at', expires_at,
+  'updated_at', string.format('%.17g', struct.unpack('>d', ARGV[4])))
 put_state(5, now)
-return {head[3], expires, keep(ttl, head[5])}
-""",
-    brief=True,
+return {ttl, expires_at, keep(ttl, found[5])}
+"""
 )
 
-APPEND_OWN = Script(
-    """
--- What most appends are: they change no state but the session's own, and the indexes are right for a while.
--- KEYS: session, events; ARGV: incarnation, revision, now, timestamp (8 bytes) with event, pairs of state
-local session, events = KEYS[1], KEYS[2]
-local head = redis.call('HMGET', session, 'incarnation', 'revision', 'ttl', 'expires', 'listed')
-local now = tonumber(ARGV[3])
-if not head[1] or (head[4] ~= '' and tonumber(head[4]) <= now) then return 'missing' end
-if head[1] ~= ARGV[1] or head[2] ~= ARGV[2] then return 'stale' end
-local ttl, expires = tonumber(head[3]), head[4]
-if ttl > 0 then
-  local time = redis.call('TIME')
-  if not head[5] or tonumber(head[5]) < (time[1] + ttl) * 1000 + time[2] / 1000 then return 'relist' end
-  expires = string.format('%.17g', math.max(tonumber(expires), now + ttl))
-end
-redis.call('RPUSH', events, ARGV[4])
-redis.call('HSET', session, 'revision', ARGV[2] + 1, 'expires', expires,
-  'updated', string.format('%.17g', struct.unpack('>d', ARGV[4])), unpack(ARGV, 5))
-if ttl > 0 then
-  redis.call('PEXPIRE', session, ttl * 1000)
-  redis.call('PEXPIRE', events, ttl * 1000)
-end
-return {head[3], expires, 0}
-""",
-    brief=True,
-)
-
-LOAD = Script(
+LOAD = (
     _COMMON
     + """
--- ARGV: now, after, limit or -1, since or ''
-local head = live(tonumber(ARGV[1]))
-if not head then return 'missing' end
-local last, first = tonumber(head[2]), tonumber(ARGV[2])
+-- ARGV: now, revision after which to begin, limit or -1, since or ''
+local found = find(tonumber(ARGV[1]))
+if not found then return 'missing' end
+local last, first = tonumber(found[2]), tonumber(ARGV[2])
 local limit, since = tonumber(ARGV[3]), tonumber(ARGV[4])
 if limit >= 0 then first = math.max(first, last - limit) end
-if since then
-  local place = last
-  while place > first do
-    local from = math.max(first, place - 32)
-    local batch = redis.call('LRANGE', events, from, place - 1)
-    for i = #batch, 1, -1 do
-      if struct.unpack('>d', batch[i]) < since then
-        first = from + i
-        break
-      end
+-- Look from the end for an event before `since`.
+local before = last
+while since and before > first do
+  local from = math.max(first, before - 32)
+  local batch = redis.call('LRANGE', events, from, before - 1)
+  before = from
+  for i = #batch, 1, -1 do
+    if struct.unpack('>d', batch[i]) < since then
+      first, since = from + i, nil
+      break
     end
-    if first > from then break end
-    place = from
   end
 end
-local user_state, app_state, pending = shared()
-local log = first < last and redis.call('LRANGE', events, first, last - 1) or {}
-return {redis.call('HGETALL', session), user_state, app_state, pending, log}
+return with_state(first < last and redis.call('LRANGE', events, first, last - 1) or {})
 """
 )
 
-LIST = Script(
-    """
--- KEYS: sessions, state of the user and, where the server is not a cluster, of the app
--- ARGV: what the keys of the sessions begin with
-local members = redis.call('ZRANGE', KEYS[1], 0, -1)
+LIST = """
+-- KEYS: sessions and state of the user, then, unless on a cluster, state of the app
+-- ARGV: what the keys of the user's sessions begin with
+local ids = redis.call('ZRANGE', KEYS[1], 0, -1)
 local found = {}
-for i, member in ipairs(members) do
-  found[i] = redis.call('HGETALL', ARGV[1] .. member)
-end
-return {members, found, redis.call('HGETALL', KEYS[2]), KEYS[3] and redis.call('HGETALL', KEYS[3]) or {}}
+for i, id in ipairs(ids) do found[i] = redis.call('HGETALL', ARGV[1] .. id) end
+return {ids, found, redis.call('HGETALL', KEYS[2]), KEYS[3] and redis.call('HGETALL', KEYS[3]) or {}}
 """
-)
 
-DELETE = Script(
+DELETE = (
     _COMMON
     + """
 redis.call('DEL', session, events)
 redis.call('ZREM', sessions, string.match(session, '.*:(.*)'))
-settle(clock())
-return 'deleted'
+trim_indexes(milliseconds())
 """
 )
 
-DELIVER = Script(
-    """
--- On a cluster: bring app state from a user's outbox into the app's slot, unless it is newer there.
--- KEYS: state and stamps of the app; ARGV: pairs of a name and a stamp (8 bytes) with a value
+# A script on a cluster stays in one slot, and the app's state is in another one than its users. So an
+# append writes it to an outbox of its user, and it is delivered from there by the writer or a later reader.
+
+DELIVER = """
+-- KEYS: state and state_times of the app; ARGV: keys of an outbox and its values
 for i = 1, #ARGV, 2 do
-  local stamp = redis.call('HGET', KEYS[2], ARGV[i])
-  local new = string.sub(ARGV[i + 1], 1, 8)
-  if not stamp or struct.unpack('>d', stamp) <= struct.unpack('>d', new) then
+  local known = redis.call('HGET', KEYS[2], ARGV[i])
+  local written = string.sub(ARGV[i + 1], 1, 8)
+  if not known or struct.unpack('>d', known) <= struct.unpack('>d', written) then
     redis.call('HSET', KEYS[1], ARGV[i], string.sub(ARGV[i + 1], 9))
-    redis.call('HSET', KEYS[2], ARGV[i], new)
+    redis.call('HSET', KEYS[2], ARGV[i], written)
   end
 end
-return 'delivered'
 """
-)
 
-SETTLE = Script(
-    """
--- On a cluster: take what was delivered out of a user's outbox, unless it has been replaced since.
--- KEYS: outbox; ARGV: the pairs that were delivered
+DELIVERED = """
+-- KEYS: outbox; ARGV: what was delivered; what has been replaced since stays
 for i = 1, #ARGV, 2 do
-  if redis.call('HGET', KEYS[1], ARGV[i]) == ARGV[i + 1] then
-    redis.call('HDEL', KEYS[1], ARGV[i])
-  end
+  if redis.call('HGET', KEYS[1], ARGV[i]) == ARGV[i + 1] then redis.call('HDEL', KEYS[1], ARGV[i]) end
 end
-return 'settled'
 """
-)
 
-REGISTER = Script(
-    """
--- On a cluster: list a user of the app for as long as its longest session lives.
--- KEYS: users of the app; ARGV: user, ttl
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local ttl = tonumber(ARGV[2])
-local score = ttl > 0 and string.format('%.0f', now + (ttl + math.min(ttl, 3600)) * 1000) or 'inf'
-redis.call('ZADD', KEYS[1], 'GT', score, ARGV[1])
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
-local last = redis.call('ZREVRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2]
-if last == 'inf' then redis.call('PERSIST', KEYS[1]) else redis.call('PEXPIREAT', KEYS[1], last) end
-return 'registered'
+REGISTER = (
+    _INDEXES
+    + """
+-- KEYS: users of the app; ARGV: user, ttl of a session
+local now = milliseconds()
+redis.call('ZADD', KEYS[1], 'GT', last_listing(tonumber(ARGV[2]), now), ARGV[1])
+trim(KEYS[1], now)
 """
 )

@@ -1,4 +1,8 @@
-"""The agent: one tool that changes the state of the session."""
+"""The agent: a tool that changes the state of the session, and one that takes as long as it is let."""
+
+import asyncio
+import time
+from pathlib import Path
 
 from google.adk.agents import LlmAgent
 from google.adk.apps import App
@@ -15,6 +19,19 @@ def note(key: str, value: str, tool_context: ToolContext) -> dict[str, str | Non
     return {"before": before}
 
 
-root_agent = LlmAgent(name="noter", model=scripted.Scripted(), tools=[note])
+async def hold(path: str) -> dict[str, str]:
+    """Create a file, and wait until it is removed."""
+    await asyncio.to_thread(wait_while_it_exists, Path(path))
+    return {"held": path}
+
+
+def wait_while_it_exists(file: Path) -> None:
+    """Create a file, and return once somebody has removed it."""
+    file.touch()
+    while file.exists():
+        time.sleep(0.02)
+
+
+root_agent = LlmAgent(name="noter", model=scripted.Scripted(), tools=[note, hold])
 
 app = App(name="noter", root_agent=root_agent, plugins=[OneTurnAtATime()])

@@ -1,0 +1,53 @@
+"""The indexes of sessions and users: they list whatever lives, and go with the last of it."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import redis
+
+from ..servers import redis as server
+from ..servers.redis import open_service
+from ..sessions.support import APP, USER, create, event
+
+
+@pytest.fixture
+def own_uri(tmp_path: Path) -> Iterator[str]:
+    """A server whose keys are all known."""
+    with server.serve(tmp_path, "redis") as uri:
+        yield uri
+
+
+async def test_session_is_listed_as_long_as_it_lives(own_uri: str) -> None:
+    async with open_service(own_uri, ttl=4) as service:
+        session = await create(service)
+        for _ in range(4):
+            await asyncio.sleep(1.5)
+            await service.append_event(session, event())
+            for user_id in (USER, None):
+                listed = await service.list_sessions(app_name=APP, user_id=user_id)
+                assert [found.id for found in listed.sessions] == [session.id]
+
+
+async def test_indexes_live_as_long_as_their_last_session(own_uri: str) -> None:
+    async with open_service(own_uri, ttl=10) as service:
+        with redis.Redis(port=urlsplit(own_uri).port or 0) as client:
+            await service.create_session(app_name=APP, user_id=USER, session_id="long", ttl=100)
+            await create(service, "short")
+            assert client.ttl("sessions:{app/user}:sessions") > 90
+            await service.create_session(app_name=APP, user_id=USER, session_id="ever", ttl=0)
+            assert client.ttl("sessions:{app/user}:sessions") == -1
+            await service.delete_session(app_name=APP, user_id=USER, session_id="ever")
+            assert client.ttl("sessions:{app}:users") > 90
+
+
+async def test_user_with_a_thousand_keys_in_one_event_is_written_whole(own_uri: str) -> None:
+    async with open_service(own_uri) as service:
+        session = await create(service)
+        state: dict[str, Any] = {f"user__{number}": number for number in range(2_500)}
+        await service.append_event(session, event(**state))
+        kept = await service.get_user_state(app_name=APP, user_id=USER)
+        assert kept == {str(number): number for number in range(2_500)}

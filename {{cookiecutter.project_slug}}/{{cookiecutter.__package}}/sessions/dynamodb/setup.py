@@ -1,0 +1,95 @@
+"""The table itself: whether it is there and usable, and creating it."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from ..errors import ConfigurationError, StoreUnavailable
+from .client import Backoff
+from .errors import NO_TABLE, DynamoDBError
+from .keys import item
+from .table import ConditionFailed, Table
+
+LAYOUT_VERSION = 1
+"""A table without a version item has this one."""
+CREATED_WITHIN = 60.0
+"""Seconds until a new table must be usable."""
+
+
+async def check_table(table: Table) -> None:
+    """Check that the table is there and has a layout that this program knows; create it on demand.
+
+    Raises:
+        ConfigurationError: it was written by a newer version.
+        DynamoDBError: there is no such table, or it has other keys.
+    """
+    options = table.client.options
+    try:
+        found = await table.get_one(item(f"{options.prefix}/schema", "version"))
+    except DynamoDBError as error:
+        if error.code != NO_TABLE or not options.create_table:
+            raise
+        await create_table(table)
+        return
+    version = int(found["number"]["N"]) if found else LAYOUT_VERSION
+    if version > LAYOUT_VERSION:
+        raise ConfigurationError(
+            f"DynamoDB table {options.location} was written by a newer version of this program (layout"
+            f" {version}, this one knows {LAYOUT_VERSION}): upgrade the program, or name another table."
+        )
+
+
+async def create_table(table: Table) -> None:
+    """Create the table if it does not exist, billed by use, and let DynamoDB remove expired heads."""
+    call, name = table.client.call, table.name
+    keys = {"pk": "HASH", "sk": "RANGE"}
+    with _ignoring("ResourceInUseException"):
+        await call(
+            "create_table",
+            TableName=name,
+            BillingMode="PAY_PER_REQUEST",
+            AttributeDefinitions=[{"AttributeName": key, "AttributeType": "S"} for key in keys],
+            KeySchema=[{"AttributeName": key, "KeyType": kind} for key, kind in keys.items()],
+        )
+    backoff = Backoff(CREATED_WITHIN)
+    while (await call("describe_table", TableName=name))["Table"]["TableStatus"] == "CREATING":
+        if not await backoff.pause():
+            raise StoreUnavailable(f"DynamoDB is still creating the table {name}; try again later.")
+    reply = await call("describe_time_to_live", TableName=name)
+    if reply["TimeToLiveDescription"]["TimeToLiveStatus"] == "DISABLED":
+        with _ignoring("ValidationException"):  # another process has just enabled it
+            await call(
+                "update_time_to_live",
+                TableName=name,
+                TimeToLiveSpecification={"Enabled": True, "AttributeName": "purge_at"},
+            )
+
+
+async def check_permissions(table: Table) -> None:
+    """Try every kind of call on items that never exist, so that a missing permission is found now."""
+    put, update, delete = (item("permissions", kind) for kind in ("put", "update", "delete"))
+    never = {"ConditionExpression": "attribute_exists(pk)"}
+
+    async def write() -> None:
+        with suppress(ConditionFailed):
+            await table.transact(
+                ("Put", {"Item": put} | never),
+                ("Update", {"Key": update, "UpdateExpression": "REMOVE a"} | never),
+                ("Delete", {"Key": delete} | never),
+            )
+
+    await asyncio.gather(
+        write(),
+        table.get_many([put]),
+        table.query("permissions", Limit=1),
+        table.delete_many([put]),
+    )
+
+
+@contextmanager
+def _ignoring(code: str) -> Iterator[None]:
+    try:
+        yield
+    except DynamoDBError as error:
+        if error.code != code:
+            raise

@@ -1,0 +1,107 @@
+"""Compaction: the events after the head become a segment, and the head moves up to them.
+
+The events are deleted by a later compaction, which finds that the head has moved more than `GRACE` seconds
+ago. A writer with an old copy may find the name of its event free again, but then it notices the new head.
+"""
+
+import logging
+from collections.abc import Sequence
+from secrets import token_hex
+
+from ..errors import SessionStoreError
+from ..store import StoredEvent
+from .bucket import Bucket, Item
+from .errors import Gone
+from .log import SessionLog, SessionView
+from .names import event_of, has_head, head_of, revision_of
+from .records import Checkpoint, Segment, encode, keep_until, must_rewrite
+from .shared import SharedState
+
+logger = logging.getLogger(__name__)
+
+COMPACT_AT = 100
+"""Events after the head that become a segment."""
+GRACE = 300.0
+"""Seconds that compacted events are kept. No request takes so long."""
+
+
+async def compact_if_due(
+    bucket: Bucket, log: SessionLog, shared: SharedState, folder: str, view: SessionView
+) -> None:
+    """Compact a session if it is time for that. It is put off if it cannot be done."""
+    if _is_due(view):
+        try:
+            await _compact(bucket, log, shared, folder)
+        except SessionStoreError as error:
+            logger.warning("Compaction was put off: %s", error)
+        except Gone:
+            pass  # another process has compacted or deleted the session
+
+
+async def _compact(bucket: Bucket, log: SessionLog, shared: SharedState, folder: str) -> None:
+    items = await bucket.find(folder)
+    view = await log.view(folder, items) if has_head(folder, items) else None
+    if view is None or not _is_due(view):
+        return
+    await shared.settle(view)
+    events, kept = await _joined(log, view)
+    until = keep_until(view.head)
+    segment = await _write(bucket, folder, view, events)
+    checkpoint = Checkpoint(
+        view.head,
+        view.state,
+        segments=[*kept, segment],
+        keep_until=view.checkpoint.keep_until if kept else until,
+    )
+    moved = await bucket.put(
+        head_of(folder), encode(checkpoint), generation=view.item.generation, keep_until=until
+    )
+    # If not, the segment stays until a later compaction. The head may refer to it all the same: the reply to
+    # an earlier try may have been lost.
+    if moved and moved.time - view.item.time > GRACE:
+        await _delete_compacted(bucket, folder, view, items[:-1])
+
+
+async def _joined(
+    log: SessionLog, view: SessionView
+) -> tuple[Sequence[StoredEvent], Sequence[Segment]]:
+    """Return the events of a new segment, and the segments that stay.
+
+    Segments that are not longer are joined with the new events, so that there are few of them.
+    """
+    events = [record.event for _, (_, record) in sorted(view.tail.items())]
+    kept = [*view.checkpoint.segments]
+    rewrite = must_rewrite(view.checkpoint, view.head)
+    while kept and (rewrite or kept[-1].last - kept[-1].first < len(events)):
+        events = [*await log.segment(kept.pop()), *events]
+    return events, kept
+
+
+async def _write(
+    bucket: Bucket, folder: str, view: SessionView, events: Sequence[StoredEvent]
+) -> Segment:
+    """Write a segment."""
+    first, last = events[0].revision, events[-1].revision
+    start = event_of(folder, view.head.position.incarnation, first)
+    name = f"{start}-{last:010}-{token_hex(4)}"
+    await bucket.put(name, encode(events), keep_until=keep_until(view.head), inline=False)
+    return Segment(name, first, last, min(event.timestamp for event in events))
+
+
+async def _delete_compacted(
+    bucket: Bucket, folder: str, before: SessionView, items: Sequence[Item]
+) -> None:
+    """Delete what the previous head did without already."""
+    used = {segment.name for segment in before.checkpoint.segments}
+    incarnation = before.head.position.incarnation
+    await bucket.delete_all(
+        item
+        for item in items
+        if item.name not in used
+        and revision_of(item, folder, incarnation) <= before.checkpoint.revision
+    )
+
+
+def _is_due(view: SessionView) -> bool:
+    behind = view.head.position.revision - view.checkpoint.revision
+    return behind >= COMPACT_AT or must_rewrite(view.checkpoint, view.head)

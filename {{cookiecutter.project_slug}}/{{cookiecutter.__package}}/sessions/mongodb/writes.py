@@ -1,0 +1,171 @@
+"""What is written: operations that the server executes in order, in one command, until one is refused.
+
+No transaction is used, so the same command works on a replica set, on a sharded cluster and on a single
+server. An append is
+
+    insert the event    its `_id` is unique: of two writers with the same copy, one is refused
+    advance the head    to the event's revision, with the state that the event changes
+    write the values    of `user:` and `app:` state, if the event changes any
+    settle the head     the values are written
+
+The server may stop after any of them, and the writer may be killed before it repeats the command. So the
+event carries all that the head needs, and the head carries the values until they are written. A reader
+that finds an event behind the head, or an unsettled head, does the rest. Each operation may be repeated
+by any number of readers and writers at the same time, and changes nothing the second time.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pymongo import UpdateMany, UpdateOne
+from pymongo import errors as driver
+from pymongo.results import BulkWriteResult
+
+from ..store import SessionKey
+from .collection import Collection
+from .documents import END, GRACE, Document, digest, session_scope, shared_scopes, unescape
+
+Operation = UpdateOne | UpdateMany
+
+NOW = "$$NOW"
+"""The server's clock. No clock of a writer decides what is newer, or when something is removed."""
+
+REFUSE = {"$toInt": "$_id"}
+"""An expression that fails: no `_id` of a head is a number. An error ends the command."""
+
+REFUSALS = {11000, 241}
+"""Codes of refused operations: an `_id` is taken, or `REFUSE` was evaluated."""
+
+AT_ONCE = 100
+"""Operations in one command. Each command has the time-out to itself, so that thousands of `user:` keys
+in one event are written in the end, by its writer or by a reader."""
+
+
+async def write(collection: Collection, operations: Sequence[Operation]) -> BulkWriteResult | None:
+    """Execute operations in order; return the result of the first command, or None after a refusal."""
+    results = []
+    try:
+        for start in range(0, len(operations), AT_ONCE):
+            results.append(await collection.bulk_write(operations[start : start + AT_ONCE]))
+    except driver.OperationFailure as error:
+        if not _is_refusal(error):
+            raise
+        return None
+    return results[0]
+
+
+def _is_refusal(error: driver.OperationFailure) -> bool:
+    if not isinstance(error, driver.BulkWriteError):
+        return error.code in REFUSALS
+    details = error.details or {}
+    codes = {problem["code"] for problem in details.get("writeErrors", [])}
+    return bool(codes) and codes <= REFUSALS and not details.get("writeConcernErrors")
+
+
+def create(key: SessionKey, head: Document, state: Document, now: float) -> list[Operation]:
+    """Create a session, in the place of one that has expired; refused if there is a live one."""
+    expired = [{"$ne": [{"$type": "$expires_at"}, "null"]}, {"$lte": ["$expires_at", now]}]
+    free = {"$or": [_is_missing("revision"), {"$and": expired}]}
+    removal, unfinished = _removal(head["expires_at"], GRACE - now), _unfinished(state, NOW)
+    parts = [{"$literal": head}, removal, unfinished]
+    created = {"$cond": [free, {"$mergeObjects": parts}, REFUSE]}
+    first = UpdateOne(one(head["_id"], head["scope"]), [{"$replaceWith": created}], upsert=True)
+    return [first, *share(key, head["log"], 0, state, NOW)]
+
+
+def append(key: SessionKey, head: Document, event: Document, now: float) -> list[Operation]:
+    """Write an event after a head that is known, and all that follows from it."""
+    operations: list[Operation] = []
+    if event["events_until"] != head["events_until"]:
+        operations.append(_keep_events(event, now))
+    operations += [_insert(event, now), advance(event, now, NOW)]
+    return [*operations, *share(key, event["log"], event["order"], event, NOW)]
+
+
+def _keep_events(event: Document, now: float) -> UpdateMany:
+    # Before the session lives longer: a writer that is killed after this has only kept them for nothing.
+    later = {"$max": ["$remove_at", _in(event["events_until"] - now)]}
+    events = {"scope": event["scope"], "log": event["log"], "order": {"$lt": END}}
+    return UpdateMany(events, [{"$set": {"remove_at": later}}])
+
+
+def _insert(event: Document, now: float) -> UpdateOne:
+    # An upsert that matches nothing, because a command of updates takes no insert.
+    parts = [{"$literal": event}, {"stamp": NOW}, _removal(event["events_until"], -now)]
+    nothing = one(event["_id"], event["scope"]) | {"data": {"$exists": False}}
+    return UpdateOne(nothing, [{"$replaceWith": {"$mergeObjects": parts}}], upsert=True)
+
+
+def advance(event: Document, now: float, stamp: Any) -> UpdateOne:
+    """Bring the head from the event before to this one; refused unless it stands there, settled."""
+    guard = [
+        {"$eq": ["$log", event["log"]]},
+        {"$eq": ["$revision", event["order"] - 1]},
+        _is_missing("unfinished"),
+    ]
+    fields = {
+        "updated_at": event["timestamp"],
+        "expires_at": event["expires_at"],
+        "events_until": event["events_until"],
+        **{f"state.{name}": value for name, value in event.get("state", {}).items()},
+    }
+    changes = {
+        **{name: {"$literal": value} for name, value in fields.items()},
+        "revision": {"$cond": [{"$and": guard}, event["order"], REFUSE]},
+        **_removal(event["expires_at"], GRACE - now),
+        **_unfinished(event, stamp),
+    }
+    return UpdateOne(one(event["scope"], event["scope"]), [{"$set": changes}], upsert=True)
+
+
+def share(
+    key: SessionKey, log: str, revision: int, state: Document, stamp: Any
+) -> Iterator[UpdateOne]:
+    """Write the values of `user` and `app` that an event, or the creation, changes; settle the head.
+
+    A writer writes over what is there, with the stamp NOW. A reader that finishes what a writer began,
+    perhaps long ago, has the stamp of then, and leaves alone what is newer. Neither ever goes back
+    behind a later event of the same log.
+    """
+    newer: list[Any] = [{"$and": [{"$eq": ["$log", log]}, {"$gt": ["$revision", revision]}]}]
+    if stamp != NOW:
+        newer.append({"$gte": ["$stamp", stamp]})
+    values = [
+        (scope, name, value)
+        for scope, field in zip(shared_scopes(key), ("user", "app"), strict=True)
+        for name, value in unescape(state.get(field, {})).items()
+    ]
+    for scope, name, value in values:
+        fields = {"scope": scope, "name": name, "value": value, "log": log, "revision": revision}
+        parts = ["$$ROOT", {"$literal": fields}, {"stamp": {"$max": ["$stamp", stamp]}}]
+        merged = {"$cond": [{"$or": newer}, "$$ROOT", {"$mergeObjects": parts}]}
+        id_ = f"{scope}/{digest(name)}"
+        yield UpdateOne(one(id_, scope), [{"$replaceWith": merged}], upsert=True)
+    if values:
+        head = one(session_scope(key), session_scope(key)) | {"log": log, "revision": revision}
+        yield UpdateOne(head, {"$unset": {"unfinished": ""}})
+
+
+def one(id_: str, scope: str) -> Document:
+    """Return the query for one document. A sharded collection asks for its shard key, `scope`."""
+    # With `$eq`, MongoDB looks for the `_id` and not for both.
+    return {"_id": id_, "scope": {"$eq": scope}}
+
+
+def _unfinished(state: Document, stamp: Any) -> Document:
+    changed = {field: state[field] for field in ("user", "app") if field in state}
+    whole = {"$mergeObjects": [{"$literal": changed}, {"stamp": stamp}]}
+    return {"unfinished": whole} if changed else {}
+
+
+def _removal(end: float | None, seconds: float) -> Document:
+    """Return `remove_at` for what ends at `end`, moved by `seconds`; nothing if it never ends."""
+    return {} if end is None else {"remove_at": _in(end + seconds)}
+
+
+def _in(seconds: float) -> Document:
+    return {"$add": [NOW, int(seconds * 1_000)]}
+
+
+def _is_missing(field: str) -> Document:
+    return {"$eq": [{"$type": f"${field}"}, "missing"]}

@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -23,11 +24,6 @@ from ..servers.proxy import Proxy, Weather
 from ..sessions.support import APP, USER, create, event, exists, get, texts, until
 
 Proxied = tuple[Proxy, PersistentSessionService]
-
-CONNECTIONS = (
-    "SELECT pid FROM pg_stat_activity"
-    " WHERE datname = current_database() AND pid != pg_backend_pid()"
-)
 
 
 @pytest.fixture(scope="module")
@@ -158,14 +154,16 @@ class TestBadNetwork:
         monkeypatch.setattr(connections, "IDLE_SECONDS", 0.0)
         assert await exists(service)
 
-    async def test_server_may_close_idle_connections(self, uri: str) -> None:
-        [(name,)] = server.execute(uri, "SELECT current_database()::text")
-        server.execute(uri, f"ALTER DATABASE {name} SET idle_session_timeout = 20")
+    async def test_server_may_close_idle_connections(self, own_server: str, uri: str) -> None:
+        name = urlsplit(uri).path[1:]
+        idle = f"SELECT pid FROM pg_stat_activity WHERE datname = '{name}'"
         async with create_session_service(uri) as service:
             session = await create(service)
-            for _ in range(3):
-                await until(lambda: not server.execute(uri, CONNECTIONS))
+            server.execute(own_server, f"ALTER DATABASE {name} SET idle_session_timeout = 500")
+            await service.close()
+            for _ in range(2):
                 await service.append_event(session, event())
+                await until(lambda: not server.execute(own_server, idle))
 
 
 class TestCancelledCallers:

@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -81,7 +82,7 @@ if sys.platform != "win32":
 
 
 async def test_no_connection_left(uri: str) -> None:
-    [(name,)] = server.execute(uri, "SELECT current_database()::text")
+    name = urlsplit(uri).path[1:]
     server.execute(uri, f"ALTER DATABASE {name} CONNECTION LIMIT 0")
     server.execute(uri, "CREATE ROLE visitor LOGIN")
     said = await refusal(uri.replace("://postgres", "://visitor"))

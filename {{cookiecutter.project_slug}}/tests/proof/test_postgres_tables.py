@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from random import Random
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from google.adk.errors import StaleSessionError
@@ -32,12 +33,6 @@ def uri(own_server: str) -> Iterator[str]:
     """An empty database on that server."""
     with server.database(own_server) as uri:
         yield uri
-
-
-def configure(uri: str, setting: str) -> None:
-    """Change a setting of the database for connections to come."""
-    [(name,)] = server.execute(uri, "SELECT current_database()::text")
-    server.execute(uri, f"ALTER DATABASE {name} SET {setting}")
 
 
 def count_rows(uri: str) -> dict[str, int]:
@@ -113,7 +108,8 @@ async def test_writers_of_the_same_keys_do_not_deadlock(uri: str) -> None:
 
 
 async def test_stricter_isolation_changes_nothing(uri: str) -> None:
-    configure(uri, "default_transaction_isolation = 'serializable'")
+    name = urlsplit(uri).path[1:]
+    server.execute(uri, f"ALTER DATABASE {name} SET default_transaction_isolation = 'serializable'")
     async with create_session_service(uri) as service:
         await create(service)
         copies = [await get(service) for _ in range(4)]

@@ -49,7 +49,7 @@ class Connection:
         statement = self._statements.get((sql, prepared))
         if statement is None:
             # Without a name, asyncpg sends the text again with every execution.
-            name = sha256(sql.encode()).hexdigest()[:32] if prepared else None
+            name = sha256(sql.encode()).hexdigest()[:32] if prepared else ""
             statement = await self.raw.prepare(sql, name=name)
             self._statements[sql, prepared] = statement
         return await statement.fetch(*arguments)
@@ -57,7 +57,8 @@ class Connection:
     async def close(self) -> None:
         """Have the server cancel what is still running there, and close. Errors are only logged."""
         try:
-            await self.raw.close(timeout=CLOSE_SECONDS)
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self.raw.close()
         except Exception as error:
             logger.debug("A connection was not closed in good order: %r", error)
 

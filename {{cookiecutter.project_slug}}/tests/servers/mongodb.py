@@ -66,8 +66,10 @@ def namespace(uri: str, scheme: str) -> Iterator[str]:
 def collection(uri: str, scheme: str) -> "Collection[dict[str, Any]]":
     """Return the collection that `namespace` has named."""
     parts = urlsplit(uri)
-    database = connect(parts._replace(query="").geturl(), scheme)[parts.path.strip("/")]
-    return database[dict(parse_qsl(parts.query))["collection"]]
+    options = dict(parse_qsl(parts.query))
+    name = options.pop("collection")
+    client = connect(parts._replace(query=urlencode(options)).geturl(), scheme)
+    return client[parts.path.strip("/") or DATABASE][name]
 
 
 def connect(uri: str, scheme: str) -> "MongoClient[dict[str, Any]]":

@@ -29,7 +29,8 @@ def conversation(seed: int = 0, *, images: bool = True) -> Iterator[Event]:
         author = "user" if step == 0 else "assistant"
         delta: dict[str, Any] = {}
         if images and number % IMAGE_EVERY == IMAGE_EVERY - 1:
-            parts = [types.Part(text=text(dice, 8)), image(dice)]
+            image = types.Blob(data=dice.randbytes(IMAGE_BYTES), mime_type="image/png")
+            parts = [types.Part(text=text(dice, 8)), types.Part(inline_data=image)]
         elif step == 1:
             arguments = {
                 "query": text(dice, 6),
@@ -65,9 +66,3 @@ def conversation(seed: int = 0, *, images: bool = True) -> Iterator[Event]:
 def text(dice: random.Random, words: int) -> str:
     """Return some words."""
     return " ".join(dice.choices(PROSE.split(), k=words))
-
-
-def image(dice: random.Random) -> types.Part:
-    """Return an image of 100 KB."""
-    data = dice.randbytes(IMAGE_BYTES)
-    return types.Part(inline_data=types.Blob(data=data, mime_type="image/png"))

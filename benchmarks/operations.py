@@ -112,20 +112,12 @@ class Operations:
         self.result["facts"]["appends a second, 32 writers"] = medians
 
     async def blocking(self) -> None:
-        """See for how long other tasks wait while sessions are read and written."""
-        ours, longest = self.workers[OURS], max(self.form.lengths)
-        await ours.call("prepare_others")
-        watched = {
-            "nothing": (ours, "nothing", 0),
-            f"read of {longest:,} events": (ours, "read", longest),
-            "list of 50": (ours, "list", self.others[-1]),
-            "append of an image": (ours, "append of an image", 0),
-        }
-        if self.cold:
-            watched[f"first read of {longest:,} events"] = (self.cold, "read", longest)
+        """See for how long other tasks wait while the longest session is read."""
+        longest = max(self.form.lengths)
+        readers = {"read": self.workers[OURS]} | ({"first read": self.cold} if self.cold else {})
         gaps = {}
-        for number, (name, (worker, what, x)) in enumerate(watched.items()):
-            self.told("blocking", number, len(watched))
-            worst = await worker.call("blocked", what=what, x=x, times=REPEAT)
-            gaps[name] = {"median": 1000 * median(worst), "worst": 1000 * max(worst)}
+        for name, worker in readers.items():
+            self.told(f"event loop: {name}", 0, 1)
+            worst = await worker.call("blocked", what="read", x=longest, times=REPEAT)
+            gaps[f"{name} of {longest:,} events"] = 1000 * median(worst)
         self.result["facts"]["event loop blocked, ms"] = gaps

@@ -50,10 +50,14 @@ class Contestant:
     rival: str | None = None
     """The name of a service of ADK's that takes part instead of the project's own."""
 
+    profile: str | None = None
+    """Where a profile of what is measured is written; that makes everything slower."""
+
     @property
     def kind(self) -> str:
         """What the worker is told."""
-        return json.dumps({"options": self.options, "recent": self.recent, "rival": self.rival})
+        told = ("options", "recent", "rival", "profile")
+        return json.dumps({name: getattr(self, name) for name in told})
 
 
 def rivals(backend: str, project: Project, *, adk: bool = True) -> list[Contestant]:

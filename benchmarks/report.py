@@ -100,8 +100,7 @@ def operation_goals(result: dict[str, Any]) -> Iterator[Goal]:
     for what in ("append", "read"):
         yield from beside_adk(numbers, what, what)
     for what, gap in result["facts"]["event loop blocked, ms"].items():
-        if what != "nothing":
-            yield Goal(f"event loop blocked by: {what}", gap["median"], 5, unit="ms")
+        yield Goal(f"event loop blocked by: {what}", gap, 5, unit="ms")
 
 
 def flat(numbers: Numbers, what: str, who: str, of: str, limit: float = math.inf) -> Iterator[Goal]:

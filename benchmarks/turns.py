@@ -70,9 +70,12 @@ async def measure_turns(
     told: Told,
     *,
     adk: bool = True,
+    profiles: Path | None = None,
 ) -> dict[str, Any]:
     """Measure turns on loopback and, if the backend is reached over a network, 1 ms away."""
     everybody = contestants(backend, projects, adk=adk)
+    for one in everybody if profiles else ():
+        one.profile = f"{profiles}/{one.who}.prof"
     result: dict[str, Any] = {"backend": backend, "series": [], "memory, MB": {}}
     result["machine"] = machine()
     async with AsyncExitStack() as stack:
@@ -115,6 +118,7 @@ def main() -> None:
     parser.add_argument("--events", type=int, nargs="+", default=[], help="lengths of sessions")
     parser.add_argument("--skip-adk", action="store_true", help="leave out ADK's slower services")
     parser.add_argument("--json", type=Path, help="where to write all that was measured")
+    parser.add_argument("--profile", type=Path, help="a folder for a cProfile of each contestant")
     arguments = parser.parse_args()
     backend, labels = arguments.backend, arguments.label
     if labels and len(set(labels)) != len(arguments.project):
@@ -127,9 +131,9 @@ def main() -> None:
     if arguments.events:
         form = replace(form, lengths=tuple(arguments.events))
     with progress(Console(stderr=True)) as told:
-        result = asyncio.run(
-            measure_turns(backend, projects, form, told, adk=not arguments.skip_adk)
-        )
+        adk, profiles = not arguments.skip_adk, arguments.profile and arguments.profile.resolve()
+        run = measure_turns(backend, projects, form, told, adk=adk, profiles=profiles)
+        result = asyncio.run(run)
     Console().print(turn_tables(result), highlight=False, soft_wrap=True, markup=False)
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=1) + "\n", "utf-8")

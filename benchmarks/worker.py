@@ -7,6 +7,7 @@ then called by its name and its number: ("turn", 1000) is a turn of a session of
 from __future__ import annotations
 
 import asyncio
+import cProfile
 import gc
 import json
 import logging
@@ -15,11 +16,11 @@ import platform
 import sys
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from itertools import count, cycle, islice
+from itertools import cycle, islice
 from pathlib import Path
 from random import Random
 from secrets import token_hex
@@ -37,7 +38,7 @@ from google.genai import types
 
 from .child import private_output, serve
 from .contestants import Rival, contestants_of, open_rival
-from .conversation import conversation, image, text
+from .conversation import conversation, text
 
 APP, USER, LISTER = "bench", "user", "lister"
 LISTED, RECENT, WRITERS = 50, 20, 32
@@ -90,6 +91,7 @@ class Worker:
         read = GetSessionConfig(num_recent_events=recent) if recent else None
         self.config = RunConfig(get_session_config=read)
         self.calls: dict[tuple[str, int], Call] = {}
+        self.profiler: cProfile.Profile | None = None
 
     # What is prepared
 
@@ -145,20 +147,6 @@ class Worker:
         listed = partial(self.service.list_sessions, app_name=APP, user_id=LISTER)
         self.calls["list", last] = listed
 
-    async def prepare_others(self) -> None:
-        """Prepare what the event loop is watched at, beside reads and lists."""
-        session = await self.session(f"{self.corner} images", 0)
-        picture = next(conversation(3))
-        picture.content.parts.append(image(Random(4)))
-        ids = count()
-
-        async def append() -> None:
-            event = picture.model_copy(update={"id": f"image {next(ids)}"})
-            await self.service.append_event(session, event)
-
-        self.calls["append of an image", 0] = append
-        self.calls["nothing", 0] = partial(asyncio.sleep, 0.2)
-
     # What is measured
 
     async def measure(self, what: str, x: int, times: int) -> dict[str, list[float]]:
@@ -167,7 +155,8 @@ class Worker:
         seconds, cpu = [], []
         for _ in range(times):
             start, used = time.perf_counter(), time.process_time()
-            await call()
+            with self.profiler or nullcontext():
+                await call()
             seconds.append(time.perf_counter() - start)
             cpu.append(time.process_time() - used)
         return {"seconds": seconds, "cpu": cpu}
@@ -298,11 +287,14 @@ async def run(backend: str, uri: str, kind: dict[str, Any], say: Callable[[Any],
         rival, plugins = (service, None), turn_plugins()
     recent = kind.get("recent")
     worker = Worker(backend, uri, rival, own=not name, recent=recent, plugins=plugins)
+    worker.profiler = cProfile.Profile() if kind.get("profile") else None
     say({"opened": True})
     try:
         await serve(worker, say)
     finally:
         await worker.close()
+        if worker.profiler:
+            worker.profiler.dump_stats(kind["profile"])
 
 
 def main() -> None:

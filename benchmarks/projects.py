@@ -49,7 +49,6 @@ class Contestant:
     """How many events a turn reads; all by default."""
     rival: str | None = None
     """The name of a service of ADK's that takes part instead of the project's own."""
-
     profile: str | None = None
     """Where a profile of what is measured is written; that makes everything slower."""
 

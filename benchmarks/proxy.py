@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import re
 import selectors
+from contextlib import suppress
 
 from .child import private_output, serve
 
 ADDRESS = re.compile(r"([\w.-]+)(:|%3A)([0-9]+)(?=[/?&]|$)")
 """A host with its port in a session URI, also where it stands in an option's URL."""
+
+AWAKE = 0.0002
+"""Seconds before a delay ends from which on it is waited for awake: timers are late by about this much."""
 
 
 class Proxy:
@@ -44,11 +48,12 @@ class Proxy:
         async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             there, back = await asyncio.open_connection(host, port)
             spoken = {"client": False}
-            await asyncio.gather(
-                self._forward(reader, back, spoken, client=True),
-                self._forward(there, writer, spoken, client=False),
-                return_exceptions=True,
-            )
+            with suppress(asyncio.CancelledError):  # the program ends
+                await asyncio.gather(
+                    self._forward(reader, back, spoken, client=True),
+                    self._forward(there, writer, spoken, client=False),
+                    return_exceptions=True,
+                )
 
         server = await asyncio.start_server(accept, "127.0.0.1", 0)
         own: int = server.sockets[0].getsockname()[1]
@@ -70,8 +75,8 @@ class Proxy:
         async def deliver() -> None:
             while True:
                 due, data = await under_way.get()
-                if (wait := due - clock()) > 0:
-                    await asyncio.sleep(wait)
+                while (wait := due - clock()) > 0:
+                    await asyncio.sleep(max(0.0, wait - AWAKE))
                 if not data:
                     return
                 writer.write(data)

@@ -21,7 +21,6 @@ from {{ cookiecutter.__package }}.sessions.errors import StoreUnavailable
 from {{ cookiecutter.__package }}.sessions.mongodb.options import parse
 from {{ cookiecutter.__package }}.sessions.mongodb.store import MongoDBStore
 from {{ cookiecutter.__package }}.sessions.service import PersistentSessionService
-
 from {{ cookiecutter.__package }}.sessions.uri import parse_uri
 
 from ..servers import mongodb as server

@@ -41,7 +41,7 @@ class Item:
 
     name: str
     generation: int = 0
-    """0 for whichever is there, to be read."""
+    """0 to read the current one."""
     time: float = 0.0
     """When it was written, by the clock of the service, in epoch seconds."""
     inline: str | None = None

@@ -15,7 +15,12 @@ from {{ cookiecutter.__package }}.sessions import create_session_service
 from {{ cookiecutter.__package }}.sessions.config import SCHEME
 from {{ cookiecutter.__package }}.sessions.errors import SessionStoreError
 from {{ cookiecutter.__package }}.sessions.gcs import bucket as gcs_bucket
-from {{ cookiecutter.__package }}.sessions.gcs.records import Checkpoint, EventRecord, SharedValue, encode
+from {{ cookiecutter.__package }}.sessions.gcs.records import (
+    Checkpoint,
+    EventRecord,
+    SharedValue,
+    encode,
+)
 from {{ cookiecutter.__package }}.sessions.service import PersistentSessionService
 from {{ cookiecutter.__package }}.sessions.store import ScopedState
 

@@ -104,7 +104,8 @@ class TestCancellation:
         assert cancelled == [True, False] * 10
         for each in sessions:
             assert texts(await get(service, each.id)) == ["said"]
-        assert own_server.info("stats")["total_connections_received"] - before < len(calls)
+        opened = own_server.info("stats")["total_connections_received"] - before
+        assert opened <= len(calls) + cancelled.count(True)
 
     async def test_no_reply_meets_another_call(self, own_uri: str, figure: Figure) -> None:
         """Calls are cancelled at every step, and each of the others gets back what it said."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -32,13 +33,13 @@ Call = Callable[[], Awaitable[Any]]
 class Client:
     """A client of redis-py in one event loop, with a limit on calls at once and a deadline for each.
 
-    A call runs in a task of its own, so that nothing interrupts redis-py when a caller is cancelled or gives
-    up: its reply is discarded. redis-py would disconnect, and on a cluster also what other calls use.
+    When a call is cancelled or its time is over, redis-py disconnects, so that its reply cannot be taken for
+    that of another call, and nothing is sent again that the caller has given up.
 
     Args:
         redis: the client.
         limit: calls at once, each of which takes a connection. redis-py raises an error where this waits.
-        timeout: seconds that a caller waits for a call with all its attempts.
+        timeout: seconds that a call may take with all its attempts.
         sentinels: further clients to close with it.
     """
 
@@ -51,10 +52,10 @@ class Client:
         sentinels: "Sequence[redis.Redis]" = (),
     ) -> None:
         self._redis = redis
+        self._limit = limit
         self._timeout = timeout
         self._sentinels = sentinels
         self._free = asyncio.Semaphore(limit)
-        self._calls: set[asyncio.Task[Any]] = set()
         self._scripts: dict[str, Any] = {}
 
     async def call(self, command: str, *arguments: Any) -> Any:
@@ -69,45 +70,35 @@ class Client:
 
     async def close(self) -> None:
         """Let the calls under way come to their end, and close all connections."""
-        if self._calls:
-            await asyncio.wait(self._calls, timeout=self._timeout)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._timeout):
+                for _ in range(self._limit):
+                    await self._free.acquire()
         for client in (self._redis, *self._sentinels):
             await client.aclose()
 
     async def _finish(self, call: Call) -> Any:
-        """Return what a call returns, or raise TimeoutError and leave it to itself."""
-        task = asyncio.create_task(self._take_turn(call))
-        self._calls.add(task)
-        task.add_done_callback(self._end)
-        await asyncio.wait([task], timeout=self._timeout)
-        if not task.done():
-            raise TimeoutError
-        return task.result()
+        async with asyncio.timeout(self._timeout), self._free:
+            return await self._attempt(call)
 
-    async def _take_turn(self, call: Call) -> Any:
-        async with self._free:
-            return await call()
-
-    def _end(self, task: asyncio.Task[Any]) -> None:
-        self._calls.discard(task)
-        if not task.cancelled():
-            task.exception()  # if the caller was cancelled, nobody else asks for it
+    async def _attempt(self, call: Call) -> Any:
+        return await call()
 
 
 class ClusterClient(Client):
-    """A client of a cluster, which repeats a call that redis-py 8 has cut off.
+    """A client of a cluster, which repeats a call that redis-py has cut off.
 
-    When slots move, `RedisCluster` connects anew, and that may end a call of another task with an error of
-    any kind. To repeat a call does no harm: the store's scripts recognise what they have done.
+    When a call is cancelled or a slot moves, `RedisCluster` may connect anew and end calls of other tasks,
+    in version 8 with errors of any kind. To repeat a call does no harm: scripts recognise what they have done.
     """
 
-    async def _take_turn(self, call: Call) -> Any:
+    async def _attempt(self, call: Call) -> Any:
         for pause in PAUSES:
             try:
-                return await super()._take_turn(call)
+                return await call()
             except (exceptions.ConnectionError, AttributeError):
                 await asyncio.sleep(pause)
-        return await super()._take_turn(call)
+        return await call()
 
 
 def connector(uri: SessionURI, *, cluster: bool) -> Callable[[], Client]:

@@ -31,8 +31,8 @@ quick: $(UV)  ## Run the tests that only bake
 proof: $(UV)  ## Run every variant's proof and write docs/proof.md; PROOF=long takes its time
 	$(UV) run python -m tests.proof $(ARGS)
 
-bench: $(UV)  ## Measure: make bench BACKEND=redis, or all; QUICK=1 is quick and writes nothing, LONG=1 is thorough
-	PATH="$(CURDIR)/.uv/bin:$$PATH" $(UV) run --quiet --only-group bench python -m benchmarks $(if $(QUICK),--form quick) $(if $(LONG),--form long) $(BACKEND)
+bench: $(UV)  ## Measure whole turns and what they are made of: make bench BACKEND=redis, or all; QUICK=1 writes nothing
+	PATH="$(CURDIR)/.uv/bin:$$PATH" $(UV) run --quiet --only-group bench python -m benchmarks $(if $(QUICK),--quick) $(BACKEND)
 
 lint: $(UV)  ## Check format, style and types of the generator
 	$(UV) run ruff format --check

@@ -6,12 +6,11 @@ vendors' documentation, which is linked; the workload below is an assumption, an
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from .report import DOCS
+from .report import DOCS, load
 
 EVENTS_A_TURN = 4
 """A question, a call of a tool, its result, an answer."""
@@ -88,13 +87,6 @@ def main() -> None:
     results = {name: load(name) for name in SERVERS}
     page = "\n".join(lines({name: result for name, result in results.items() if result}))
     (DOCS.parent / "scaling.md").write_text(page + "\n", "utf-8")
-
-
-def load(name: str) -> dict[str, Any] | None:
-    """Return the measurements of a backend, if there are any."""
-    path = DOCS / f"{name}.json"
-    result: dict[str, Any] | None = json.loads(path.read_text("utf-8")) if path.exists() else None
-    return result
 
 
 def lines(results: dict[str, dict[str, Any]]) -> Iterator[str]:

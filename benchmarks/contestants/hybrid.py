@@ -1,5 +1,5 @@
-"""PostgreSQL with Redis in front, measured against PostgreSQL alone, which is what an event waits for."""
+"""PostgreSQL with Redis in front, beside ADK's service on PostgreSQL alone."""
 
-from .postgres import REQUIREMENTS, SERVER, open_floor, open_rivals
+from .postgres import REQUIREMENTS, RIVALS, SERVER, stored_bytes, version
 
-__all__ = ["REQUIREMENTS", "SERVER", "open_floor", "open_rivals"]
+__all__ = ["REQUIREMENTS", "RIVALS", "SERVER", "stored_bytes", "version"]

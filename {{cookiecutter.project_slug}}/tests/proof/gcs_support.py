@@ -4,7 +4,11 @@ from typing import Any
 
 from {{ cookiecutter.__package }}.sessions.gcs.store import GCSStore
 from {{ cookiecutter.__package }}.sessions.service import PersistentSessionService
-from {{ cookiecutter.__package }}.sessions.store import Position, ScopedState, SessionKey
+from {{ cookiecutter.__package }}.sessions.store import (
+    Position,
+    ScopedState,
+    SessionKey,
+)
 
 from ..sessions.support import APP, SESSION, USER
 

@@ -389,6 +389,11 @@ def test_nesting_is_refused_beyond_its_limit_and_nowhere_before(
             encode_state({"key": nest(scalar, [wrap], MAX_DEPTH + 1)})
 
 
+def test_what_is_no_longer_written_is_read() -> None:
+    """Text with half a surrogate pair was once stored as it was."""
+    assert decode_state({"k": b'{"$type": "text", "value": "aGFsZiDtoL0="}'}) == {"k": "half �"}
+
+
 def test_planted_bug_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """A codec that loses tuples on the way is found out."""
 

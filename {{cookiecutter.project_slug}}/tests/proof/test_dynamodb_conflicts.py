@@ -17,7 +17,10 @@ from {{ cookiecutter.__package }}.sessions.dynamodb.client import (
     LONGEST_PAUSE,
     Backoff,
 )
-from {{ cookiecutter.__package }}.sessions.errors import CorruptSession, StoreUnavailable
+from {{ cookiecutter.__package }}.sessions.errors import (
+    CorruptSession,
+    StoreUnavailable,
+)
 from {{ cookiecutter.__package }}.sessions.service import PersistentSessionService
 
 from ..servers import dynamodb as server

@@ -12,8 +12,14 @@ import pytest
 
 from {{ cookiecutter.__package }}.sessions import create_session_service
 from {{ cookiecutter.__package }}.sessions.config import SCHEME
-from {{ cookiecutter.__package }}.sessions.dynamodb.items import MAX_CHANGED_KEYS, state_updates
-from {{ cookiecutter.__package }}.sessions.errors import ConfigurationError, StoreUnavailable
+from {{ cookiecutter.__package }}.sessions.dynamodb.items import (
+    MAX_CHANGED_KEYS,
+    state_updates,
+)
+from {{ cookiecutter.__package }}.sessions.errors import (
+    ConfigurationError,
+    StoreUnavailable,
+)
 
 from ..servers import dynamodb as server
 from ..servers.dynamodb import options_of, with_options

@@ -16,10 +16,12 @@ from pymongo.monitoring import (
 )
 
 from {{ cookiecutter.__package }}.sessions import create_session_service
-from {{ cookiecutter.__package }}.sessions.config import SCHEME
+from {{ cookiecutter.__package }}.sessions.config import SCHEME, SCHEMES
 from {{ cookiecutter.__package }}.sessions.errors import StoreUnavailable
+from {{ cookiecutter.__package }}.sessions.mongodb.options import parse
 from {{ cookiecutter.__package }}.sessions.mongodb.store import MongoDBStore
 from {{ cookiecutter.__package }}.sessions.service import PersistentSessionService
+from {{ cookiecutter.__package }}.sessions.uri import parse_uri
 
 from ..servers import mongodb as server
 from ..servers import namespace, proxy, serve
@@ -60,15 +62,16 @@ def documents(uri: str) -> Documents:
 
 
 @pytest.fixture
-async def watched(uri: str, documents: Documents) -> AsyncIterator[Watched]:
+async def watched(uri: str) -> AsyncIterator[Watched]:
     """A service without a cache whose commands are noted."""
     commands = Commands()
-    url = uri.partition("?")[0].replace(SCHEME, "mongodb", 1)
+    parsed = parse_uri(uri, scheme=SCHEME, schemes=SCHEMES, options={})
+    host, settings, database, collection = parse(parsed)
     store = MongoDBStore(
-        lambda: AsyncMongoClient(url, event_listeners=[commands]),
-        location=url,
-        database=documents.database.name,
-        collection=documents.name,
+        lambda: AsyncMongoClient(host, event_listeners=[commands], **settings),
+        location=host,
+        database=database,
+        collection=collection,
     )
     async with PersistentSessionService(store, ttl=3_600, cache_bytes=0) as service:
         await service.check()

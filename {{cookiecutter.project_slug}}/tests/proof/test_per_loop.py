@@ -131,20 +131,24 @@ async def test_close_leaves_clients_of_other_loops_open(echo: Echo) -> None:
     await clients.close()
 
 
-def test_asyncio_run_closes_client(echo: Echo) -> None:
+async def test_asyncio_run_closes_client(echo: Echo) -> None:
     clients = clients_of(echo.port)
     for _ in range(3):
-        asyncio.run(use(clients))
-        asyncio.run(until(lambda: echo.connections == 0))
+        await asyncio.to_thread(asyncio.run, use(clients))
+        await until(lambda: echo.connections == 0)
     assert echo.opened == 3
 
 
-def test_loops_in_turn_keep_their_clients(echo: Echo) -> None:
+async def test_loops_in_turn_keep_their_clients(echo: Echo) -> None:
     clients = clients_of(echo.port)
-    with asyncio.Runner() as first, asyncio.Runner() as second:
-        for _ in range(5):
-            first.run(use(clients))
-            second.run(use(clients))
+
+    def use_two() -> None:
+        with asyncio.Runner() as first, asyncio.Runner() as second:
+            for _ in range(5):
+                first.run(use(clients))
+                second.run(use(clients))
+
+    await asyncio.to_thread(use_two)
     assert echo.opened == 2
 
 

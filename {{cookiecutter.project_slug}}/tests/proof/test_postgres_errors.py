@@ -10,7 +10,10 @@ import pytest
 
 from {{ cookiecutter.__package }}.sessions import create_session_service
 from {{ cookiecutter.__package }}.sessions.config import SCHEME
-from {{ cookiecutter.__package }}.sessions.errors import ConfigurationError, StoreUnavailable
+from {{ cookiecutter.__package }}.sessions.errors import (
+    ConfigurationError,
+    StoreUnavailable,
+)
 
 from ..servers import postgres as server
 from ..sessions.support import create, event, get

@@ -13,7 +13,11 @@ from {{ cookiecutter.__package }}.sessions import create_session_service
 from {{ cookiecutter.__package }}.sessions.config import SCHEME
 from {{ cookiecutter.__package }}.sessions.postgres import records, schema, store
 from {{ cookiecutter.__package }}.sessions.service import PersistentSessionService
-from {{ cookiecutter.__package }}.sessions.store import Position, ScopedState, SessionKey
+from {{ cookiecutter.__package }}.sessions.store import (
+    Position,
+    ScopedState,
+    SessionKey,
+)
 
 from ..servers import postgres as server
 from ..sessions.support import APP, USER, create, event, exists, get, texts

@@ -10,8 +10,8 @@ import pytest
 import redis
 
 from ..servers import redis as server
-from ..servers.redis import open_service
 from ..sessions.support import APP, USER, create, event
+from .redis_services import open_service
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 import asyncio
 import os
-import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -21,26 +19,24 @@ with redis.serve(Path(sys.argv[1]), "redis") as uri:
     time.sleep(600)
 """
 
+WAYS = {"killed": 9, "its terminal closed": 1, "interrupted": 2}
+"""What may happen to it, and the signals that this is on POSIX."""
+
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
-@pytest.mark.parametrize("way", ["killed", "its terminal closed", "interrupted"])
-def test_server_ends_with_its_parent(tmp_path: Path, way: str) -> None:
-    parent = subprocess.Popen(
-        [sys.executable, "-c", SERVE, str(tmp_path)],
+@pytest.mark.parametrize("way", WAYS)
+async def test_server_ends_with_its_parent(tmp_path: Path, way: str) -> None:
+    parent = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", SERVE, str(tmp_path)),
         cwd=Path(__file__).parents[2],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
         start_new_session=True,
     )
-    with parent:
-        assert parent.stdout is not None
-        port = int(parent.stdout.readline())
-        sent = {
-            "killed": signal.SIGKILL,
-            "its terminal closed": signal.SIGHUP,
-            "interrupted": signal.SIGINT,
-        }
-        os.killpg(parent.pid, sent[way])
+    assert parent.stdout is not None
+    port = int(await parent.stdout.readline())
+    os.killpg(parent.pid, WAYS[way])
+    await parent.wait()
 
     def is_gone() -> bool:
         try:
@@ -50,4 +46,4 @@ def test_server_ends_with_its_parent(tmp_path: Path, way: str) -> None:
             return True
         return False
 
-    asyncio.run(until(is_gone))
+    await until(is_gone)

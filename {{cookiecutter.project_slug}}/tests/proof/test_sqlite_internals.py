@@ -20,7 +20,11 @@ from {{ cookiecutter.__package }}.sessions.config import SCHEME
 from {{ cookiecutter.__package }}.sessions.errors import StoreUnavailable
 from {{ cookiecutter.__package }}.sessions.service import PersistentSessionService
 from {{ cookiecutter.__package }}.sessions.sqlite.store import PURGE_GRACE, SQLiteStore
-from {{ cookiecutter.__package }}.sessions.store import Position, ScopedState, SessionKey
+from {{ cookiecutter.__package }}.sessions.store import (
+    Position,
+    ScopedState,
+    SessionKey,
+)
 
 from ..sessions.support import APP, USER, create, event, exists, get, texts
 

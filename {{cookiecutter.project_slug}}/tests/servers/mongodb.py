@@ -4,11 +4,14 @@ It is not MongoDB. The continuous integration of this project runs the same test
 """
 
 import atexit
+import os
+import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -19,6 +22,7 @@ from pymongo.collection import Collection
 
 from .starting import free_port, wait
 
+PACKAGE = "SecantusDB>=0.7.0b3,<0.8"
 STOPS_WITHIN = 5.0
 DATABASE = "adk"
 
@@ -36,7 +40,7 @@ def serve(directory: Path, scheme: str, *more: str) -> Iterator[str]:
     options = ["--host=127.0.0.1", f"--port={port}", f"--storage-path={directory / 'mongodb'}"]
     # Without a file of our own, it would read one in the home directory.
     (config := directory / "secantusd.toml").touch()
-    command = [sys.executable, "-m", "secantus", f"--config={config}", *options, *more]
+    command = [*_secantus(), f"--config={config}", *options, *more]
     with (directory / "mongodb.log").open("ab") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log)
     try:
@@ -66,8 +70,10 @@ def namespace(uri: str, scheme: str) -> Iterator[str]:
 def collection(uri: str, scheme: str) -> "Collection[dict[str, Any]]":
     """Return the collection that `namespace` has named."""
     parts = urlsplit(uri)
-    database = connect(parts._replace(query="").geturl(), scheme)[parts.path.strip("/")]
-    return database[dict(parse_qsl(parts.query))["collection"]]
+    options = dict(parse_qsl(parts.query))
+    name = options.pop("collection")
+    client = connect(parts._replace(query=urlencode(options)).geturl(), scheme)
+    return client[parts.path.strip("/") or DATABASE][name]
 
 
 def connect(uri: str, scheme: str) -> "MongoClient[dict[str, Any]]":
@@ -96,6 +102,18 @@ def _connect(uri: str, scheme: str) -> "MongoClient[dict[str, Any]]":
         scheme=parts.scheme.replace(scheme, "mongodb", 1), query=urlencode(options)
     )
     return MongoClient(url.geturl())
+
+
+def _secantus() -> list[str]:
+    """Return the command of the server. It has no wheel for Python 3.14, so uv runs it on 3.13 there."""
+    if find_spec("secantus"):
+        return [sys.executable, "-m", "secantus"]
+    uv = os.environ.get("UV") or shutil.which("uv")
+    if uv is None:
+        raise RuntimeError(
+            f"{PACKAGE} is not installed, and there is no uv to run it: use `make test`."
+        )
+    return [uv, "tool", "run", "--python=3.13", f"--from={PACKAGE}", "python", "-m", "secantus"]
 
 
 def _knock(port: int) -> None:

@@ -10,10 +10,6 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import redis
 
-from {{ cookiecutter.__package }}.sessions.redis.store import RedisStore
-from {{ cookiecutter.__package }}.sessions.service import PersistentSessionService
-from {{ cookiecutter.__package }}.sessions.uri import parse_uri
-
 from .starting import STARTS_WITHIN, free_port, run
 
 IMPATIENT = "socket_timeout=2"
@@ -106,12 +102,6 @@ def _join(ports: list[int], buses: list[int]) -> None:
             time.sleep(0.05)
         for node in nodes:  # once it stands, no moment of silence on a busy machine takes it down
             node.config_set("cluster-node-timeout", 60_000)
-
-
-def open_service(uri: str, *, ttl: int = 0, **options: object) -> PersistentSessionService:
-    """Return a service on a URI of the scheme `redis`, also where the project keeps sessions elsewhere."""
-    parsed = parse_uri(uri, scheme="redis", schemes=("redis",), options=options)
-    return PersistentSessionService(RedisStore.from_uri(parsed), ttl=ttl)
 
 
 @contextmanager

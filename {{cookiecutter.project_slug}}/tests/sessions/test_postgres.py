@@ -13,7 +13,10 @@ import pytest
 
 from {{ cookiecutter.__package }}.sessions import create_session_service
 from {{ cookiecutter.__package }}.sessions.config import SCHEME
-from {{ cookiecutter.__package }}.sessions.errors import ConfigurationError, StoreUnavailable
+from {{ cookiecutter.__package }}.sessions.errors import (
+    ConfigurationError,
+    StoreUnavailable,
+)
 from {{ cookiecutter.__package }}.sessions.service import PersistentSessionService
 from {{ cookiecutter.__package }}.sessions.store import ScopedState, SessionKey
 

@@ -15,7 +15,10 @@ from redis.crc import key_slot
 
 from {{ cookiecutter.__package }}.sessions import create_session_service
 from {{ cookiecutter.__package }}.sessions.config import SCHEME
-from {{ cookiecutter.__package }}.sessions.errors import ConfigurationError, StoreUnavailable
+from {{ cookiecutter.__package }}.sessions.errors import (
+    ConfigurationError,
+    StoreUnavailable,
+)
 from {{ cookiecutter.__package }}.sessions.service import PersistentSessionService
 
 from ..servers import proxy

@@ -11,7 +11,10 @@ from {{ cookiecutter.__package }}.sessions import (
     environment,
     register,
 )
-from {{ cookiecutter.__package }}.sessions.errors import ConfigurationError, SessionStoreError
+from {{ cookiecutter.__package }}.sessions.errors import (
+    ConfigurationError,
+    SessionStoreError,
+)
 from {{ cookiecutter.__package }}.sessions.factory import session_uri
 from {{ cookiecutter.__package }}.sessions.service import PersistentSessionService
 from {{ cookiecutter.__package }}.sessions.ttl import parse_ttl

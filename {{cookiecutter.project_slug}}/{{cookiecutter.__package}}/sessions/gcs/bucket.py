@@ -41,7 +41,7 @@ class Item:
 
     name: str
     generation: int = 0
-    """0 for whichever is there, to be read."""
+    """0 to read the current one."""
     time: float = 0.0
     """When it was written, by the clock of the service, in epoch seconds."""
     inline: str | None = None
@@ -70,7 +70,7 @@ class Bucket:
         content: bytes,
         *,
         generation: int = 0,
-        keep_until: float | None = None,
+        custom_time: float | None = None,
         inline: bool = True,
     ) -> Item | None:
         """Write an object if this is its generation now, 0 for none; return None if it is not."""
@@ -82,8 +82,8 @@ class Bucket:
             blob = bucket.blob(name)
             if fits:
                 blob.metadata = {"content": text}
-            if keep_until is not None:
-                blob.custom_time = datetime.fromtimestamp(keep_until, UTC)
+            if custom_time is not None:
+                blob.custom_time = datetime.fromtimestamp(custom_time, UTC)
             try:
                 blob.upload_from_string(
                     b"" if fits else body,
@@ -170,6 +170,23 @@ class Bucket:
                 f"Google Cloud Storage at {self.location}: the object {item.name!r} cannot be read"
                 f" ({first_line(error)}); it was damaged, or written by another version."
             ) from error
+
+    async def postpone(self, item: Item, custom_time: float) -> None:
+        """Set the custom time of an object.
+
+        Raises:
+            Gone: it has been deleted.
+        """
+
+        def patch(bucket: Any) -> None:
+            blob = bucket.blob(item.name)
+            blob.custom_time = datetime.fromtimestamp(custom_time, UTC)
+            try:
+                blob.patch(**self._limits)
+            except api.NotFound:
+                raise Gone(item.name) from None
+
+        await self._request(patch)
 
     async def delete(self, item: Item) -> bool:
         """Delete an object; return False if it has been replaced in the meantime."""

@@ -1,9 +1,13 @@
 """Compaction: the events after the head become a segment, and the head moves up to them.
 
+So there are few objects, and none that the bucket's rule removes while the session goes on: the rule goes by
+the custom time of objects, which is a day after the end that the session had when it was compacted.
+
 The events are deleted by a later compaction, which finds that the head has moved more than `GRACE` seconds
 ago. A writer with an old copy may find the name of its event free again, but then it notices the new head.
 """
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from secrets import token_hex
@@ -14,7 +18,7 @@ from .bucket import Bucket, Item
 from .errors import Gone
 from .log import SessionLog, SessionView
 from .names import event_of, has_head, head_of, revision_of
-from .records import Checkpoint, Segment, encode, keep_until, must_rewrite
+from .records import DAY, Checkpoint, Segment, encode, keep_until
 from .shared import SharedState
 
 logger = logging.getLogger(__name__)
@@ -46,15 +50,12 @@ async def _compact(bucket: Bucket, log: SessionLog, shared: SharedState, folder:
     await shared.settle(view)
     events, kept = await _joined(log, view)
     until = keep_until(view.head)
+    if until is not None:
+        await asyncio.gather(*(bucket.postpone(Item(segment.name), until) for segment in kept))
     segment = await _write(bucket, folder, view, events)
-    checkpoint = Checkpoint(
-        view.head,
-        view.state,
-        segments=[*kept, segment],
-        keep_until=view.checkpoint.keep_until if kept else until,
-    )
+    checkpoint = Checkpoint(view.head, view.state, segments=[*kept, segment])
     moved = await bucket.put(
-        head_of(folder), encode(checkpoint), generation=view.item.generation, keep_until=until
+        head_of(folder), encode(checkpoint), generation=view.item.generation, custom_time=until
     )
     # If not, the segment stays until a later compaction. The head may refer to it all the same: the reply to
     # an earlier try may have been lost.
@@ -71,8 +72,7 @@ async def _joined(
     """
     events = [record.event for _, (_, record) in sorted(view.tail.items())]
     kept = [*view.checkpoint.segments]
-    rewrite = must_rewrite(view.checkpoint, view.head)
-    while kept and (rewrite or kept[-1].last - kept[-1].first < len(events)):
+    while kept and kept[-1].last - kept[-1].first < len(events):
         events = [*await log.segment(kept.pop()), *events]
     return events, kept
 
@@ -84,7 +84,7 @@ async def _write(
     first, last = events[0].revision, events[-1].revision
     start = event_of(folder, view.head.position.incarnation, first)
     name = f"{start}-{last:010}-{token_hex(4)}"
-    await bucket.put(name, encode(events), keep_until=keep_until(view.head), inline=False)
+    await bucket.put(name, encode(events), custom_time=keep_until(view.head), inline=False)
     return Segment(name, first, last, min(event.timestamp for event in events))
 
 
@@ -103,5 +103,8 @@ async def _delete_compacted(
 
 
 def _is_due(view: SessionView) -> bool:
-    behind = view.head.position.revision - view.checkpoint.revision
-    return behind >= COMPACT_AT or must_rewrite(view.checkpoint, view.head)
+    """Whether there are many events after the head, or the bucket's rule may soon remove the head."""
+    last, first = view.head, view.checkpoint.head
+    if last.expires_at and first.expires_at and last.expires_at - first.expires_at > DAY / 2:
+        return True
+    return last.position.revision - first.position.revision >= COMPACT_AT

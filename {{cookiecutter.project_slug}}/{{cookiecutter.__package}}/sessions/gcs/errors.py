@@ -86,9 +86,9 @@ def _explain(error: Exception, timeout: float) -> str:
             return f"it did not answer within {timeout:g} seconds; check the network"
         case requests.ConnectionError():
             return "it cannot be reached; check the network, and the host in the session URI"
-        case OSError() | api.RetryError() | storage.DataCorruption() if not isinstance(
-            cause, ValueError
-        ):
+        case ValueError():
+            pass
+        case OSError() | api.RetryError() | storage.DataCorruption():
             return first_line(cause) or type(cause).__name__
     return "its answer is not one of Google Cloud Storage; check the host in the session URI"
 

@@ -11,7 +11,7 @@ from typing import Any
 from ..store import Head, Position, ScopedState, SessionKey, StoredEvent
 
 FORMAT = 1
-"""Of a head. A later format that this version cannot read gets another number."""
+"""A later one, which this version cannot read, gets another number."""
 DAY = 86_400
 
 Stamp = tuple[float, int, str]
@@ -30,7 +30,7 @@ class EventRecord:
 
     @classmethod
     def decode(cls, content: bytes) -> "EventRecord":
-        record = json.loads(content)
+        record = _load(content)
         return cls(_event(record["event"]), record["expires_at"], _scopes(record["state"]))
 
 
@@ -56,9 +56,6 @@ class Checkpoint:
     """What the creation set for user and app, until the first compaction."""
     segments: Sequence[Segment] = ()
     """All events up to this revision."""
-    keep_until: float | None = None
-    """When a rule of the bucket may begin to remove the head or a segment."""
-    format: int = FORMAT
 
     @property
     def revision(self) -> int:
@@ -67,9 +64,7 @@ class Checkpoint:
 
     @classmethod
     def decode(cls, content: bytes) -> "Checkpoint":
-        record = json.loads(content)
-        if record["format"] != FORMAT:
-            raise ValueError(f"it has format {record['format']}, which a newer version writes")
+        record = _load(content)
         head = record["head"]
         key, position = SessionKey(**head.pop("key")), Position(**head.pop("position"))
         return cls(
@@ -77,7 +72,6 @@ class Checkpoint:
             _values(record["state"]),
             _scopes(record["shared"]),
             [Segment(**segment) for segment in record["segments"]],
-            record["keep_until"],
         )
 
 
@@ -91,31 +85,31 @@ class SharedValue:
 
     @classmethod
     def decode(cls, content: bytes) -> "SharedValue":
-        record = json.loads(content)
+        record = _load(content)
         time, generation, name = record["stamp"]
         return cls(record["key"], _bytes(record["value"]), (time, generation, name))
 
 
 def decode_segment(content: bytes) -> list[StoredEvent]:
     """Return the events of a segment."""
-    return [_event(event) for event in json.loads(content)]
+    return [_event(event) for event in _load(content)]
 
 
 def encode(record: EventRecord | Checkpoint | SharedValue | Sequence[StoredEvent]) -> bytes:
     """Return the content of an object."""
-    return json.dumps(record, default=_plain).encode()
+    return json.dumps({"format": FORMAT, "record": record}, default=_plain).encode()
 
 
 def keep_until(head: Head) -> float | None:
-    """Return until when the bucket must keep what is written now: a day longer than the session."""
+    """Return the custom time of what is written now: a day after the end of the session."""
     return None if head.expires_at is None else head.expires_at + DAY
 
 
-def must_rewrite(checkpoint: Checkpoint, head: Head) -> bool:
-    """Whether the bucket might remove the head or a segment while the session is still live."""
-    if checkpoint.keep_until is None or head.expires_at is None:
-        return False
-    return checkpoint.keep_until < head.expires_at + DAY / 2
+def _load(content: bytes) -> Any:
+    stored = json.loads(content)
+    if stored["format"] != FORMAT:
+        raise ValueError(f"it has format {stored['format']}, which a newer version writes")
+    return stored["record"]
 
 
 def _plain(value: Any) -> Any:

@@ -78,10 +78,9 @@ class GCSStore(SessionStore):
     ) -> SessionRecord:
         folder, owners = self._names.session(key), self._names.owners(key)
         head = Head(key, Position(incarnation, 0), now, ttl, next_expiry(None, ttl=ttl, now=now))
-        until = keep_until(head)
-        shared = ScopedState(state.app, state.user)
-        checkpoint = Checkpoint(head, state.session, shared, keep_until=until)
-        put = partial(self._bucket.put, head_of(folder), encode(checkpoint), keep_until=until)
+        checkpoint = Checkpoint(head, state.session, ScopedState(state.app, state.user))
+        content, until = encode(checkpoint), keep_until(head)
+        put = partial(self._bucket.put, head_of(folder), content, custom_time=until)
         replaced = 0
         began = time.monotonic()
         while True:
@@ -147,7 +146,7 @@ class GCSStore(SessionStore):
         name = event_of(folder, expected.incarnation, stored.revision)
         content = encode(EventRecord(stored, head.expires_at, state))
         item, current = await asyncio.gather(
-            self._bucket.put(name, content, keep_until=keep_until(head)),
+            self._bucket.put(name, content, custom_time=keep_until(head)),
             self._bucket.get(head_of(folder)),
         )
         if item is None:

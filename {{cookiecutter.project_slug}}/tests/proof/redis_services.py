@@ -1,0 +1,11 @@
+"""Services on Redis, also in a project that keeps its sessions elsewhere and only copies of them there."""
+
+from {{ cookiecutter.__package }}.sessions.redis.store import RedisStore
+from {{ cookiecutter.__package }}.sessions.service import PersistentSessionService
+from {{ cookiecutter.__package }}.sessions.uri import parse_uri
+
+
+def open_service(uri: str, *, ttl: int = 0, **options: object) -> PersistentSessionService:
+    """Return a service on a URI of the scheme `redis`."""
+    parsed = parse_uri(uri, scheme="redis", schemes=("redis",), options=options)
+    return PersistentSessionService(RedisStore.from_uri(parsed), ttl=ttl)

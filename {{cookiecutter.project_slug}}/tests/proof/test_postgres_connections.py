@@ -5,9 +5,11 @@ import gc
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from weakref import ref
 
 import asyncpg
 import pytest
@@ -206,6 +208,24 @@ class TestCancelledCallers:
             await holder.close()
             await service.append_event(session, event("in time"))
             assert texts(await get(service)) == ["in time"]
+
+
+async def test_connection_keeps_nothing_of_the_caller_that_opened_it(uri: str) -> None:
+    variable: ContextVar[object] = ContextVar("variable")
+
+    class Thing:
+        """What the caller has in a context variable."""
+
+    async def call(service: PersistentSessionService) -> ref[Thing]:
+        thing = Thing()
+        variable.set(thing)
+        await create(service)
+        return ref(thing)
+
+    async with create_session_service(uri) as service:
+        thing = await asyncio.create_task(call(service))
+        gc.collect()
+        assert thing() is None
 
 
 def use_many_loops(uri: str) -> None:

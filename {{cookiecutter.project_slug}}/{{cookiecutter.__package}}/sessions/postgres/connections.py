@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from contextvars import Context
 from hashlib import sha256
 from typing import Any, TypeVar
 
@@ -141,8 +142,10 @@ class Connections:
             connection = self._idle.pop()
             if not connection.raw.is_closed():
                 return connection
+        connecting = asyncpg.connect(**self.options.connect)
         try:
-            return Connection(await asyncpg.connect(**self.options.connect))
+            # In a context of its own, because a connection keeps the one that it was opened in.
+            return Connection(await asyncio.create_task(connecting, context=Context()))
         except (ValueError, KeyError) as error:
             if isinstance(error, OSError):  # a certificate that is refused is both
                 raise

@@ -1,6 +1,6 @@
 """What a session URI says about PostgreSQL: how to connect, and where the tables are."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
@@ -17,10 +17,10 @@ DRIVER_OPTIONS = (
 
 @dataclass(frozen=True, slots=True)
 class PostgresOptions:
-    """The options of one store. Never print it: `connect` may hold a password."""
+    """The options of one store."""
 
-    connect: dict[str, Any]
-    """The arguments of `asyncpg.connect`."""
+    connect: dict[str, Any] = field(repr=False)
+    """The arguments of `asyncpg.connect`, a password among them."""
     location: str
     """Hosts and database, for people."""
     schema: str

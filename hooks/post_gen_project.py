@@ -33,7 +33,9 @@ def drop_other_backends(project: Path, answers: dict[str, Any]) -> None:
         for path in [path for path in folder.glob("*") if others.fullmatch(path.name)]:
             remove(path)
     for module in kept - {chosen["store"]["module"]}:
-        remove(tests / "sessions" / f"test_{module}.py")  # it tests that module alone as the store
+        # These test that module alone as the store.
+        for path in (*tests.glob(f"*/test_{module}*.py"), *tests.glob(f"proof/{module}_*.py")):
+            remove(path)
     files = {file for row in backends.values() for file in row.get("files", [])}
     for file in files - set(chosen.get("files", [])):
         path = project / file.format(package=answers["__package"])

@@ -49,11 +49,10 @@ def test_exactly_these_files_come_out(backend: str, proof: str, tmp_path: Path) 
             path.relative_to(TEMPLATE).as_posix().replace("{{cookiecutter.__package}}", "my_agent")
         )
         others = belongs_to(Path(name)) - set(row["modules"])
-        other_test = name in {
-            f"tests/sessions/test_{module}.py"
-            for module in row["modules"]
-            if module != row["store"]["module"]
-        }
+        of_parts = set(row["modules"]) - {row["store"]["module"]}
+        other_test = (
+            re.match(r"tests/(sessions/test_|proof/)", name) and belongs_to(Path(name)) & of_parts
+        )
         left_out = proof == "no" and backend != "custom" and name.startswith("tests/proof/")
         if path.is_file() and ".pyc" not in name and not (others or other_test or left_out):
             expected.add(name)

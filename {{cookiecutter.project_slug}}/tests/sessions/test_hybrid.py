@@ -14,7 +14,6 @@ import pytest
 import redis
 from google.adk.errors import StaleSessionError
 from google.adk.sessions.base_session_service import GetSessionConfig
-from {{ cookiecutter.__package }}.sessions.stores import hybrid_copies, postgres
 
 from {{ cookiecutter.__package }}.sessions import create_session_service
 from {{ cookiecutter.__package }}.sessions.config import SCHEME
@@ -22,10 +21,12 @@ from {{ cookiecutter.__package }}.sessions.errors import (
     ConfigurationError,
     StoreUnavailable,
 )
+from {{ cookiecutter.__package }}.sessions.hybrid import copies as hybrid_copies
 from {{ cookiecutter.__package }}.sessions.hybrid.copies import Floors
 from {{ cookiecutter.__package }}.sessions.hybrid.store import HybridStore
+from {{ cookiecutter.__package }}.sessions.postgres import store as postgres_store
 from {{ cookiecutter.__package }}.sessions.service import PersistentSessionService
-from {{ cookiecutter.__package }}.sessions.store import SessionKey, Stored
+from {{ cookiecutter.__package }}.sessions.store import SessionKey, SessionRecord
 
 from ..servers import postgres as record_server
 from ..servers import proxy
@@ -74,7 +75,7 @@ async def place(
     own_record: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Place]:
     """Empty servers. Nothing is purged meanwhile, and Redis is looked for often."""
-    monkeypatch.setattr(postgres, "PURGE_EVERY", 1_000.0)
+    monkeypatch.setattr(postgres_store, "CLEAN_EVERY", 1_000.0)
     monkeypatch.setattr(hybrid_copies, "PAUSES", (0.05, 0.05))
     with (
         record_server.namespace(own_record, SCHEME) as record_uri,
@@ -234,7 +235,7 @@ class TestFreshness:
         assert isinstance(other.store, HybridStore)
         load, has_read, goes_on = other.store._record.load, asyncio.Event(), asyncio.Event()
 
-        async def slow_load(key: SessionKey, **arguments: Any) -> Stored | None:
+        async def slow_load(key: SessionKey, **arguments: Any) -> SessionRecord | None:
             found = await load(key, **arguments)
             has_read.set()
             await goes_on.wait()
@@ -288,6 +289,20 @@ class TestFreshness:
         with pytest.raises(StaleSessionError):
             await service.append_event(old, event("refused"))
         assert texts(await get(service)) == ["only in the record"]
+
+    async def test_copy_that_missed_a_write_is_not_mixed_with_newer_state(
+        self, place: Place, service: PersistentSessionService, other: PersistentSessionService
+    ) -> None:
+        await create(service, state={"user:name": "Ada"})
+        await get(service)
+        # A process that was killed before it could tell Redis.
+        async with _without_cache(place) as killed:
+            await killed.append_event(await get(killed), event("only in the record"))
+        await create(service, "another", state={"user:name": "Countess"})
+        for reader in (service, other, service):
+            session = await get(reader)
+            assert texts(session) == ["only in the record"]
+            assert session.state["user:name"] == "Countess"
 
     async def test_an_old_copy_does_not_live_long(self, place: Place) -> None:
         service = await place.service(cache_ttl=0.2)
@@ -500,7 +515,7 @@ class TestErrors:
         [
             ("", "names no cache"),
             ("?cache=memcached://h", "memcached"),
-            ("?cache=redis://h:port", "'port'"),
+            ("?cache=redis://h:port", "port number"),
             ("?cache=redis://h/0?colour=blue", "colour"),
             ("?cache=redis://h/0?cluster=true", "cluster"),
             ("?cache=redis://h/0&cache_ttl=0", "cache_ttl"),

@@ -10,15 +10,15 @@ import logging
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
 from ..per_loop import PerLoop
-from ..redis.scripts import Script
-from ..redis.store import FAILURES, STATE, TIMESTAMP, RedisStore, encoded, explain, pairs, record
+from ..redis.errors import FAILURES, explain
+from ..redis.store import STATE, TIMESTAMP, RedisStore, encoded, flat, pairs, record
 from ..store import (
     AlreadyExists,
     Head,
@@ -115,6 +115,8 @@ class Copy:
     stored: SessionRecord | None = None
     leases: tuple[bytes, bytes, bytes] = (b"", b"", b"")
     """Of session, user and app; empty where the part is there, or cannot be filled."""
+    position: Position | None = None
+    """Where the session stands in Redis, if only other parts were missing."""
 
 
 class Recovery:
@@ -171,8 +173,9 @@ class Copies:
         self._floors.settle(in_doubt, int(at))
         lease, user, user_lease, app, app_lease = rest
         if head and user is not None and app is not None:
-            return Copy(record(key, head, _state(app), _state(user), events))
-        return Copy(None, (lease or b"", user_lease or b"", app_lease or b""))
+            return Copy(record(key, head, app=_state(app), user=_state(user), log=events))
+        found = record(key, head, app={}, user={}).head.position if head else None
+        return Copy(None, (lease or b"", user_lease or b"", app_lease or b""), found)
 
     async def fill(self, key: SessionKey, stored: SessionRecord, copy: Copy) -> None:
         """Put in what was missing when `copy` was read, and has been read from PostgreSQL since."""
@@ -183,25 +186,26 @@ class Copies:
         while size > BYTES:
             size -= len(log.pop(0))
         head = stored.head
-        own = {
-            b"incarnation": head.position.incarnation.encode(),
-            b"revision": head.position.revision,
-            b"updated": repr(head.updated_at),
-            b"ttl": head.ttl,
-            b"expires": "" if head.expires_at is None else repr(head.expires_at),
-            b"first": head.position.revision - len(log),
-            b"size": size,
-            b"cut": int(len(log) < len(stored.events)),
+        own: dict[str, object] = {
+            "incarnation": head.position.incarnation,
+            "revision": head.position.revision,
+            "updated_at": repr(head.updated_at),
+            "ttl": head.ttl,
+            "expires_at": "" if head.expires_at is None else repr(head.expires_at),
+            "first": head.position.revision - len(log),
+            "size": size,
+            "cut": int(len(log) < len(stored.events)),
         }
-        leases, arguments = list(copy.leases), []
+        leases = list(copy.leases)
+        arguments: list[object] = []
         state = stored.state
-        for place, (fields, values) in enumerate(
-            [(own, state.session), ({}, state.user), ({}, state.app)]
-        ):
+        scopes: list[tuple[dict[str, object], Mapping[str, bytes]]]
+        scopes = [(own, state.session), ({}, state.user), ({}, state.app)]
+        for index, (fields, values) in enumerate(scopes):
             if sum(map(len, values.values())) > BYTES:
-                leases[place] = b""
-            if leases[place]:
-                fields = fields | {STATE + name.encode(): value for name, value in values.items()}
+                leases[index] = b""
+            if leases[index]:
+                fields = fields | {STATE + name: value for name, value in values.items()}
                 arguments += [2 * len(fields), *(half for item in fields.items() for half in item)]
             else:
                 arguments.append(0)
@@ -220,11 +224,7 @@ class Copies:
             *(expected.incarnation, expected.revision, repr(head.updated_at)),
             "" if head.expires_at is None else repr(head.expires_at),
             *(TIMESTAMP.pack(head.updated_at) + event, self._ttl, EVENTS, BYTES),
-            *(
-                half
-                for name, value in state.session.items()
-                for half in (STATE + name.encode(), value)
-            ),
+            *flat(state.session, STATE),
         )
 
     async def drop(self, key: SessionKey, state: ScopedState) -> None:
@@ -269,7 +269,7 @@ class Copies:
         session, user, app = self._parts(key)
         return [session, *[user] * bool(state.user), *[app] * bool(state.app)]
 
-    async def _write(self, script: Script, parts: Sequence[Part], *arguments: Any) -> None:
+    async def _write(self, script: str, parts: Sequence[Part], *arguments: Any) -> None:
         before = [(part, self._floors.get(part)) for part in parts]
         at = None
         try:
@@ -280,7 +280,7 @@ class Copies:
             else:
                 self._floors.settle(before, int(at))
 
-    async def _run(self, script: Script, keys: Sequence[str], *arguments: Any) -> Any:
+    async def _run(self, script: str, keys: Sequence[str], *arguments: Any) -> Any:
         """Return what the script answers, or None if Redis is not to be had."""
         if not self._down:
             try:
@@ -317,11 +317,9 @@ class Copies:
                 logger.info("Redis at %s is back.", self.location)
 
 
-def _state(flat: Sequence[bytes]) -> dict[str, bytes]:
-    fields = pairs(flat)
-    prefix = STATE.decode()
+def _state(reply: Sequence[bytes]) -> dict[str, bytes]:
     return {
-        name.removeprefix(prefix): value
-        for name, value in fields.items()
-        if name.startswith(prefix)
+        name.removeprefix(STATE): value
+        for name, value in pairs(reply).items()
+        if name.startswith(STATE)
     }

@@ -8,14 +8,12 @@ A part carries `at`, the moment of Redis's clock in microseconds as of which it 
 lease, or of the write that brought it up to date.
 """
 
-from ..redis.scripts import Script
-
 _CLOCK = """
 local time = redis.call('TIME')
 local now = string.format('%.0f', time[1] * 1000000 + time[2])
 """
 
-READ = Script(
+READ = (
     _CLOCK
     + """
 -- KEYS: hash, events and lease of the session, hash and lease of the user, hash and lease of the app
@@ -55,12 +53,10 @@ if not head and fillable then lease = leased(KEYS[3]) end
 local user = whole(KEYS[4], KEYS[5], ARGV[6])
 local app = whole(KEYS[6], KEYS[7], ARGV[7])
 return {now, head, events, lease, user, not user and leased(KEYS[5]), app, not app and leased(KEYS[7])}
-""",
-    brief=True,
+"""
 )
 
-FILL = Script(
-    """
+FILL = """
 -- KEYS: like READ
 -- ARGV: the leases of the three or '', seconds that a copy lives, then for each of the three the
 -- number of its fields and values, and these, then the number of events and these
@@ -89,9 +85,8 @@ if filled then
 end
 return 'done'
 """
-)
 
-EXTEND = Script(
+EXTEND = (
     _CLOCK
     + """
 -- KEYS: hash, events and lease of the session, then what else to drop
@@ -105,8 +100,8 @@ if copy[1] == ARGV[1] and tonumber(copy[2]) == before then
     redis.call('DEL', unpack(KEYS))
     return now
   end
-  redis.call('HSET', KEYS[1], 'at', now, 'revision', before + 1, 'updated', ARGV[3],
-    'expires', ARGV[4], 'size', size)
+  redis.call('HSET', KEYS[1], 'at', now, 'revision', before + 1, 'updated_at', ARGV[3],
+    'expires_at', ARGV[4], 'size', size)
   for i = 9, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
   redis.call('RPUSH', KEYS[2], ARGV[5])
   local first, most = tonumber(copy[3]), tonumber(ARGV[7])
@@ -121,15 +116,13 @@ elseif copy[1] ~= ARGV[1] or tonumber(copy[2]) < before then
 end
 redis.call('DEL', unpack(KEYS, 3))
 return now
-""",
-    brief=True,
+"""
 )
 
-DROP = Script(
+DROP = (
     _CLOCK
     + """
 redis.call('DEL', unpack(KEYS))
 return now
-""",
-    brief=True,
+"""
 )

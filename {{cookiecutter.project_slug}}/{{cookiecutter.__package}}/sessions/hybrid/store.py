@@ -110,7 +110,10 @@ class HybridStore(SessionStore):
         stored = await self._record.load(
             key, now=now, after_revision=after_revision, limit=limit, since=since
         )
-        if stored is not None:
+        if copy.position and (stored is None or stored.head.position != copy.position):
+            # The copy missed a write. Filling in the rest would make a mixture that never existed.
+            await self._copies.drop(key, ScopedState())
+        elif stored is not None:
             await self._copies.fill(key, stored, copy)
         return stored
 

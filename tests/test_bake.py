@@ -130,7 +130,7 @@ def words(backend: str) -> set[str]:
     """Return what a backend and its drivers are called."""
     row = BACKENDS[backend]
     names = (backend, row["title"], *row["modules"], *map(package, row["dependencies"]))
-    return {name.lower() for name in names}
+    return {name.lower() for name in names} - {"requests"}  # an English word as well
 
 
 def package(requirement: str) -> str:

@@ -46,8 +46,17 @@ def own_server(own_uri: str) -> Iterator["redis.Redis"]:
 async def proxied(own_uri: str) -> AsyncIterator[tuple[Proxy, PersistentSessionService]]:
     """A proxy before that server, and a service that goes through it."""
     async with proxy.run(*proxy.address(own_uri)) as between:
-        uri = f"redis://127.0.0.1:{between.port}/0?socket_timeout=2"
-        async with open_service(uri) as service:
+        uri = f"redis://127.0.0.1:{between.port}/0"
+        async with open_service(uri, socket_timeout=30) as service:
+            yield between, service
+
+
+@pytest.fixture
+async def impatient(own_uri: str) -> AsyncIterator[tuple[Proxy, PersistentSessionService]]:
+    """The same, with a service that waits for two seconds in all."""
+    async with proxy.run(*proxy.address(own_uri)) as between:
+        uri = f"redis://127.0.0.1:{between.port}/0"
+        async with open_service(uri, socket_timeout=2) as service:
             yield between, service
 
 
@@ -166,9 +175,9 @@ class TestCancellation:
 
 class TestTrouble:
     async def test_call_on_a_connection_that_went_silent_is_sent_again(
-        self, proxied: tuple[Proxy, PersistentSessionService]
+        self, impatient: tuple[Proxy, PersistentSessionService]
     ) -> None:
-        between, service = proxied
+        between, service = impatient
         first, second = await create(service, "first"), await create(service, "second")
         between.weather = Weather.SILENCE
         delayed = asyncio.ensure_future(service.append_event(first, event("in the end")))
@@ -181,9 +190,9 @@ class TestTrouble:
         assert texts(await get(service, "second")) == ["at once"]
 
     async def test_silent_server_is_given_up(
-        self, proxied: tuple[Proxy, PersistentSessionService]
+        self, impatient: tuple[Proxy, PersistentSessionService]
     ) -> None:
-        between, service = proxied
+        between, service = impatient
         session = await create(service)
         between.weather = Weather.SILENCE
         with pytest.raises(StoreUnavailable, match="did not answer in time"):

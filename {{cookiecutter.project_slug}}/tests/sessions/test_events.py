@@ -282,7 +282,7 @@ class TestValues:
     async def test_model_can_be_validated_from_what_comes_back(
         self, service: BaseSessionService
     ) -> None:
-        """With the fields that are None, as from ADK's own SQLite service. In memory the model stays."""
+        """With the fields that are None, as from the SQL services of ADK. In memory the model stays."""
         order = Order(text="whales", photo=b"\xff")
         part = types.Part(inline_data=types.Blob(data=b"\xff", mime_type="image/png"))
         session = await create(service, state={"order": order})

@@ -47,7 +47,7 @@ TAKEN = frozenset(
     google_resumable_media googleapis_common_protos proto proto_plus requests_stubs types_requests
     ast_serialize coverage execnet hypothesis iniconfig librt mypy mypy_extensions mypyc
     pathspec pluggy pre_commit py pygments pytest pytest_asyncio pytest_xdist ruff
-    sortedcontainers xdist
+    sortedcontainers xdist flask flask_cors trustme
     aux con nul prn com1 com2 com3 com4 com5 com6 com7 com8 com9 lpt1 lpt2 lpt3 lpt4 lpt5 lpt6
     lpt7 lpt8 lpt9
     """.split()

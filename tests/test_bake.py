@@ -85,7 +85,7 @@ def test_sessions_import_nothing_from_the_agents_side(baked: Path) -> None:
 INTERFACES = """
     __getattr__ supported_models generate_content_async get_user_state flush traceback memo
     before_run_callback after_run_callback on_run_error_callback on_user_message_callback user_message
-    atexit custom_time trust_env format variant
+    before_agent_callback callback_context atexit custom_time trust_env format variant
 """.split()
 """What Python, ADK and drivers call by name, and a part of URIs that not every scheme has."""
 

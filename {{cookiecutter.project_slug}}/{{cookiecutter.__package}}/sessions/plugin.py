@@ -3,6 +3,8 @@
 import weakref
 from typing import Any
 
+from google.adk.agents.base_agent import BaseAgent
+from google.adk.agents.callback_context import CallbackContext
 from google.adk.agents.invocation_context import InvocationContext
 from google.adk.plugins.base_plugin import BasePlugin
 from google.genai import types
@@ -10,14 +12,15 @@ from typing_extensions import override
 
 from .service import PersistentSessionService
 from .session import PersistentSession
+from .turns import watch_agent
 
 
 class OneTurnAtATime(BasePlugin):
     """Lets a message wait until the messages before it in the same session are answered.
 
     The turn begins before the message is appended, on the session as it is by then. It ends after the
-    answer, after an error, or when the task or the session object of the run is gone: a run that is
-    cancelled calls no plugin. A live session (`run_live`) takes no turn, because it may last for hours.
+    answer or an error. A run that is cancelled calls no plugin: its turn ends when the task of the caller
+    or of the agent does, or when the session object is gone. A live session (`run_live`) takes no turn, because it may last for hours.
     With a session service of ADK's own the plugin does nothing.
     """
 
@@ -41,6 +44,13 @@ class OneTurnAtATime(BasePlugin):
             turn = await service.begin_turn(session)
             if turn:
                 weakref.finalize(session, service.turns.abandon, turn).atexit = False
+
+    @override
+    async def before_agent_callback(
+        self, *, agent: BaseAgent, callback_context: CallbackContext
+    ) -> None:
+        """Notice if the task that runs the agent is cancelled."""
+        watch_agent()
 
     @override
     async def after_run_callback(self, *, invocation_context: InvocationContext) -> None:

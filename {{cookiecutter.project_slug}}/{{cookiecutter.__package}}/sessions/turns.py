@@ -56,6 +56,8 @@ class Turn:
         self.valid_until = float("inf")
         """Until when the lease is valid, on the monotonic clock."""
         self.renewal: asyncio.TimerHandle | None = None
+        self.watched = False
+        """Whether the task that runs the agent is watched."""
 
     @property
     def lost(self) -> bool:
@@ -65,6 +67,22 @@ class Turn:
     def __deepcopy__(self, memo: object) -> "Turn":
         """A copy of a session belongs to the same turn."""
         return self
+
+
+def watch_agent() -> None:
+    """End the current turn if the running task, which runs the agent for it, is cancelled.
+
+    The Runner cancels that task when the run is cancelled, and tells nobody else.
+    """
+    turn, task = _current.get(), asyncio.current_task()
+    if turn and task and task is not turn.task and not turn.watched:
+        turn.watched = True
+
+        def end_if_cancelled(task: asyncio.Task[object]) -> None:
+            if task.cancelled():
+                turn.queue.abandon(turn)
+
+        task.add_done_callback(end_if_cancelled)
 
 
 _current: ContextVar[Turn | None] = ContextVar("turn", default=None)

@@ -95,6 +95,8 @@ def test_a_driver_that_is_not_installed_is_named(project: Project) -> None:
     uri = project.row["default_uri"].replace("{scheme}", SCHEME)
     for requirement in project.row["dependencies"]:
         driver = re.split(r"[^A-Za-z0-9_-]", requirement)[0]
+        if driver == "requests":  # without it, ADK itself does not start
+            continue
         uninstall = ("uv", "pip", "uninstall", "--python", project.tool("python"), driver)
         status, said = project.run(*uninstall)
         assert status == 0, said

@@ -9,10 +9,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from {{ cookiecutter.__package }}.sessions.stores import custom_journal
 
 from {{ cookiecutter.__package }}.sessions import create_session_service, errors
 from {{ cookiecutter.__package }}.sessions.config import SCHEME
+from {{ cookiecutter.__package }}.sessions.custom import journal as custom_journal
 
 from .support import create, event, exists, get, texts
 

@@ -20,8 +20,10 @@ class OneTurnAtATime(BasePlugin):
 
     The turn begins before the message is appended, on the session as it is by then. It ends after the
     answer or an error. A run that is cancelled calls no plugin: its turn ends when the task of the caller
-    or of the agent does, or when the session object is gone. A live session (`run_live`) takes no turn, because it may last for hours.
-    With a session service of ADK's own the plugin does nothing.
+    or of the agent does, or when the session object is gone.
+
+    A live session (`run_live`) takes no turn, because it may last for hours. With a session service of
+    ADK's own the plugin does nothing.
     """
 
     def __init__(self) -> None:

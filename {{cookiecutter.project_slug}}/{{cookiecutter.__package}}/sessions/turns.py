@@ -18,9 +18,10 @@ import random
 import secrets
 import time
 from collections import deque
+from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
 from threading import Lock
-from typing import Literal
+from typing import Any, Literal
 
 from google.adk.platform import time as platform_time
 
@@ -107,7 +108,7 @@ class TurnQueue:
         self.lease = lease
         self.wait = wait
         self._queues: dict[SessionKey, deque[Turn]] = {}
-        self._ending: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._lock = Lock()
         self._process = os.getpid()
 
@@ -174,7 +175,7 @@ class TurnQueue:
             turns = [queue[0] for queue in self._queues.values() if queue[0].loop is loop]
         for turn in turns:
             await self.end(turn)
-        own = [task for task in self._ending if task.get_loop() is loop]
+        own = [task for task in self._tasks if task.get_loop() is loop]
         await asyncio.gather(*own, return_exceptions=True)
 
     async def _queue_up(self, turn: Turn, deadline: float) -> bool:
@@ -247,17 +248,16 @@ class TurnQueue:
             self._end_soon(turn)
 
     def _end_soon(self, turn: Turn) -> None:
-        task = turn.loop.create_task(self.end(turn))
-        self._ending.add(task)
-        task.add_done_callback(self._ending.discard)
+        self._run_soon(turn, self.end)
+
+    def _run_soon(self, turn: Turn, work: Callable[[Turn], Coroutine[Any, Any, None]]) -> None:
+        """Run something for a turn in a task that `close` waits for."""
+        task = turn.loop.create_task(work(turn))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _renew_later(self, turn: Turn) -> None:
-        turn.renewal = turn.loop.call_later(self.lease / 3, self._renew_soon, turn)
-
-    def _renew_soon(self, turn: Turn) -> None:
-        task = turn.loop.create_task(self._renew(turn))
-        self._ending.add(task)
-        task.add_done_callback(self._ending.discard)
+        turn.renewal = turn.loop.call_later(self.lease / 3, self._run_soon, turn, self._renew)
 
     async def _renew(self, turn: Turn) -> None:
         """Extend the lease of a turn that takes long."""

@@ -39,7 +39,8 @@ def is_left_to_ci(item: pytest.Item) -> bool:
     if mark is None or not isinstance(item, pytest.Function):
         return False
     values = item.callspec.params
-    return values["project"] not in TWO and values.get("line") != mark.kwargs.get("but")
+    backend = values.get("project") or values["default_project"]
+    return backend not in TWO and values.get("line") != mark.kwargs.get("but")
 
 
 @pytest.fixture(scope="session", params=BACKENDS)

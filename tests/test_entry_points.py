@@ -95,6 +95,7 @@ def test_a_driver_that_is_not_installed_is_named(project: Project) -> None:
     uri = project.row["default_uri"].replace("{scheme}", SCHEME)
     for requirement in project.row["dependencies"]:
         driver = re.split(r"[^A-Za-z0-9_-]", requirement)[0]
+        module = driver.replace("-", ".")
         if driver == "requests":  # without it, ADK itself does not start
             continue
         uninstall = ("uv", "pip", "uninstall", "--python", project.tool("python"), driver)
@@ -102,6 +103,6 @@ def test_a_driver_that_is_not_installed_is_named(project: Project) -> None:
         assert status == 0, said
         try:
             for line in ("python -m {package} web", "adk web .", "adk run {package}"):
-                assert driver in error(project, line, uri)
+                assert repr(module) in error(project, line, uri)
         finally:
             project.make("setup")

@@ -198,7 +198,7 @@ REFUSED_FIELDS: list[tuple[str, Any]] = [
     ("error_code", 404),
     ("content", "hello"),
     ("author", None),
-    ("custom_metadata", {"deep": nested(99)}),
+    ("custom_metadata", {"deep": nested(199)}),
 ]
 """Nobody checks what is assigned to a field of an event after its creation."""
 

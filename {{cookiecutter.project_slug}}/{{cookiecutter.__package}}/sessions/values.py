@@ -134,30 +134,6 @@ def to_plain(value: Any, levels: int = MAX_DEPTH) -> Any:
     return to_plain(_simpler(value), levels)
 
 
-def is_plain(value: Any, levels: int = MAX_DEPTH) -> bool:
-    """Whether `to_plain` would return the value as it is, found out in half the time."""
-    kind = type(value)
-    if kind is str:
-        return is_unicode(value)
-    if value is None or kind is bool:
-        return True
-    if kind is int:
-        return bool(-MAX_INTEGER < value < MAX_INTEGER)
-    if kind is float:
-        return math.isfinite(value)
-    if kind is dict and levels and TAG not in value:
-        for key in value:
-            if type(key) is not str or not is_unicode(key):
-                return False
-        value = value.values()
-    elif kind is not list or not levels:
-        return False
-    for item in value:  # noqa: SIM110 - all() takes half as long again
-        if not is_plain(item, levels - 1):
-            return False
-    return True
-
-
 def from_plain(value: Any) -> Any:
     """Return what `to_plain` was given.
 

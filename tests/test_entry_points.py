@@ -13,7 +13,7 @@ pytestmark = pytest.mark.installed
 
 SERVING = [
     "python -m {package} web",
-    "python -m {package} api_server",
+    "python -m {package} serve",
     "adk web .",
     "adk web {package}",
     "adk api_server .",

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from google.adk.errors.already_exists_error import AlreadyExistsError
 
@@ -17,7 +18,9 @@ from {{ cookiecutter.__package }}.sessions.service import PersistentSessionServi
 
 from ..servers import namespace, proxy, serve
 from ..servers.proxy import Proxy, Weather
+from ..sessions.programs import message
 from ..sessions.support import APP, SESSION, USER, create, event, exists, get, texts
+from ..sessions.test_server import SESSIONS, client
 from .figures import Figure, repetitions
 
 Proxied = tuple[Proxy, PersistentSessionService]
@@ -86,6 +89,44 @@ async def test_every_call_says_in_a_sentence_that_it_failed_and_works_again(
     await service.append_event(session, event("next"))
     assert session.state == {"own": 1, "user:n": 1, "temp:t": 1}
     assert texts(session) == texts(await get(service)) == ["said", "next"]
+
+
+async def test_server_answers_503_until_the_store_is_back(
+    own_server: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with namespace(own_server) as uri:
+        async with (
+            proxy.run(*proxy.address(uri)) as between,
+            client(proxy.through(uri, between.port)) as http,
+        ):
+            assert (await http.post(SESSIONS, json={"session_id": "s"})).status_code == 200
+            between.weather = Weather.REFUSE
+            for response in (
+                await http.get(f"{SESSIONS}/s"),
+                await http.post(SESSIONS, json={"session_id": "t"}),
+                await http.post("/run", json=message("s", "hello")),
+                await http.post("/run_sse", json=message("s", "hello")),
+            ):
+                assert response.status_code == 503
+                assert response.headers["Retry-After"]
+                assert response.json()["detail"].startswith("The sessions cannot be reached")
+            response = await http.get("/ready")
+            assert response.status_code == 503
+            assert response.json() == {"ready": False, "sessions": "unavailable"}
+            assert (await http.get("/health")).status_code == 200
+            between.weather = Weather.FINE
+            await until_ready(http)
+            assert (await http.post("/run", json=message("s", "hello"))).status_code == 200
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+async def until_ready(http: httpx.AsyncClient) -> None:
+    """Return when the server says that it is ready."""
+    for _ in range(600):
+        if (await http.get("/ready")).status_code == 200:
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError("The server does not become ready again.")
 
 
 async def test_an_append_that_is_tried_again_until_it_succeeds_is_one_event(

@@ -37,7 +37,7 @@ from ..sessions.programs import AGENTS, PYTHON, Server, message
 from ..sessions.support import APP, SESSION, USER, create, get, until
 from .figures import Figure, repetitions
 
-SERVE = [*PYTHON, "api_server", str(AGENTS)]
+SERVE = [*PYTHON, "serve", str(AGENTS)]
 LEASE = 3
 """Seconds. Short, because a killed server delays the next message for as long."""
 

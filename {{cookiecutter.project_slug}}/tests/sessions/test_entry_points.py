@@ -29,7 +29,7 @@ from ..servers import namespace
 from .programs import ADK, AGENTS, PYTHON, USER, Program, Server
 from .support import texts
 
-FIRST = [*PYTHON, "api_server", str(AGENTS)]
+FIRST = [*PYTHON, "serve", str(AGENTS)]
 
 SERVERS = {
     "python -m … web": [*PYTHON, "web", str(AGENTS)],
@@ -191,4 +191,6 @@ def test_help_lists_own_commands_beside_those_of_adk(capsys: pytest.CaptureFixtu
         main(["--help"])
     assert ended.value.code == 0
     printed = capsys.readouterr().out
-    assert all(f"\n  {command} " in printed for command in ("doctor", "run", "sessions", "web"))
+    assert all(
+        f"\n  {command} " in printed for command in ("doctor", "run", "serve", "sessions", "web")
+    )

@@ -23,7 +23,7 @@ from google.adk.events.event import Event
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json, to_json
 
-from .errors import CorruptSession
+from .errors import CorruptSession, RefusedValue
 from .values import MAX_DEPTH, TAG, from_plain, is_unicode, to_plain, to_unicode
 
 SLICE_SECONDS = 0.002
@@ -45,10 +45,10 @@ def encode_event(event: Event, delta: Mapping[str, Any]) -> bytes:
         delta: the event's `state_delta` without what is not stored.
 
     Raises:
-        ValueError: a value of the delta or of another field cannot be stored. The message names it.
+        RefusedValue: a value of the delta or of another field cannot be stored. The message names it.
     """
     if not (isinstance(event.timestamp, (int, float)) and abs(event.timestamp) < inf):
-        raise ValueError("Event field 'timestamp' cannot be stored: it is not a finite number.")
+        raise RefusedValue("Event field 'timestamp' cannot be stored: it is not a finite number.")
     plain = {key: _plain_value(key, value) for key, value in delta.items()}
     event.actions.state_delta.update({key: _repair_text(each) for key, each in delta.items()})
     data = _proven_json(event, plain)
@@ -95,7 +95,7 @@ def encode_state(state: Mapping[str, Any]) -> dict[str, bytes]:
     """Return the state with each value encoded.
 
     Raises:
-        ValueError: a value cannot be stored, or a key is not valid Unicode. The message names the key.
+        RefusedValue: a value cannot be stored, or a key is not valid Unicode. The message names the key.
     """
     return {key: to_json(_plain_value(key, value)) for key, value in state.items()}
 
@@ -166,7 +166,7 @@ def _plain_fields(event: Event) -> dict[str, Any]:
 
 
 def _prove(data: bytes, fields: dict[str, Any]) -> None:
-    """Raise ValueError unless an event with these fields can be read from the data and sent over HTTP."""
+    """Raise RefusedValue unless an event with these fields can be read from the data and sent over HTTP."""
     for name, value in fields.items():
         try:
             event = Event.model_validate({name: from_plain(value)})
@@ -179,12 +179,14 @@ def _prove(data: bytes, fields: dict[str, Any]) -> None:
         raise _refusal("The event", error) from error
     for name in fields.keys() | again.keys():
         if fields.get(name) != again.get(name):
-            raise ValueError(f"Event field {name!r} cannot be stored: it would be read as another.")
+            raise RefusedValue(
+                f"Event field {name!r} cannot be stored: it would be read as another."
+            )
 
 
 def _plain_value(key: str, value: Any) -> Any:
     if not (isinstance(key, str) and is_unicode(key)):
-        raise ValueError(f"State key {key!r} is not valid Unicode.")
+        raise RefusedValue(f"State key {key!r} is not valid Unicode.")
     try:
         return to_plain(value)
     except Exception as error:  # a caller's own types may raise anything
@@ -213,8 +215,8 @@ def _repair_text(value: Any) -> Any:
     return value
 
 
-def _refusal(what: str, error: Exception) -> ValueError:
-    return ValueError(f"{what} cannot be stored: {_reason(error)}.")
+def _refusal(what: str, error: Exception) -> RefusedValue:
+    return RefusedValue(f"{what} cannot be stored: {_reason(error)}.")
 
 
 def _reason(error: Exception) -> str:

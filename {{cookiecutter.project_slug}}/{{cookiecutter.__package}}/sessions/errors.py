@@ -21,5 +21,9 @@ class TurnTimeout(SessionStoreError, TimeoutError):
     """A turn waited too long for the turns before it. Nothing of it was stored."""
 
 
+class RefusedValue(SessionStoreError, ValueError):
+    """An id or a value that could not be read again. Nothing was stored. It is also a ValueError."""
+
+
 class CorruptSession(SessionStoreError):
     """A stored record that cannot be read. It concerns one session and no other."""

@@ -5,6 +5,7 @@ import math
 import os
 import threading
 from typing import Any, cast, get_args
+from weakref import WeakSet
 
 from . import config
 from .environment import load_environment
@@ -24,6 +25,9 @@ DEFAULT_TURN_LEASE = 15.0
 
 DEFAULT_TURN_WAIT = 60.0
 """Seconds that a message waits for the answers to those before it."""
+
+opened_for_adk: "WeakSet[PersistentSessionService]" = WeakSet()
+"""The services that ADK's registry was given, for the server to check and to close."""
 
 
 def session_uri(uri: str | None = None) -> str:
@@ -100,6 +104,7 @@ def open_for_adk(uri: str, **options: Any) -> PersistentSessionService:
         _run_apart(uri, options)
     except SessionStoreError as error:
         raise click.ClickException(str(error)) from error
+    opened_for_adk.add(service)
     click.echo(f"Sessions: {service}", err=True)
     return service
 

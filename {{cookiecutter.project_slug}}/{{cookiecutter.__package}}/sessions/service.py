@@ -29,7 +29,7 @@ from google.adk.sessions.session import Session
 from google.adk.sessions.state import State
 
 from .codec import decode_events, decode_state, encode_event, encode_state
-from .errors import CorruptSession
+from .errors import CorruptSession, RefusedValue
 from .event_cache import EventCache, EventLog, copies
 from .in_doubt import InDoubtAppends
 from .session import Cursor, PersistentSession
@@ -93,7 +93,8 @@ class PersistentSessionService(BaseSessionService):
 
         Raises:
             AlreadyExistsError: the user has a live session of this id. No state was changed.
-            ValueError: an id, the ttl or a state value cannot be stored.
+            RefusedValue: an id or a state value cannot be stored.
+            ConfigurationError: the ttl is not one.
         """
         session_id = (session_id or "").strip() or platform_uuid.new_uuid()
         key = _key(app_name, user_id, session_id)
@@ -235,7 +236,7 @@ class PersistentSessionService(BaseSessionService):
             StaleSessionError: the stored session has events that this copy has not seen, or is
                 another one under the same id. Read it again and repeat what led to the event.
             SessionNotFoundError: it was deleted or has expired.
-            ValueError: a field of the event or a state value cannot be stored.
+            RefusedValue: a field of the event or a state value cannot be stored.
         """
         if event.partial:
             return event
@@ -422,9 +423,9 @@ def _key(app_name: str, user_id: str, session_id: str) -> SessionKey:
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise ValueError(f"The {name} {value!r} is not valid Unicode.") from None
+            raise RefusedValue(f"The {name} {value!r} is not valid Unicode.") from None
     if app_name.startswith(LEASES):
-        raise ValueError(f"The app name {app_name!r} is reserved.")
+        raise RefusedValue(f"The app name {app_name!r} is reserved.")
     return SessionKey(app_name, user_id, session_id)
 
 

@@ -8,6 +8,7 @@ import asyncio
 import json
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import ExitStack
@@ -129,6 +130,7 @@ async def test_kills_lose_and_double_nothing_that_was_acknowledged(
     served = with_options(uri, f"turn_lease={LEASE}")
     users, acknowledged = [f"user {n}" for n in range(4)], Counter[str]()
     done = asyncio.Event()
+    waits = [0.0]
     async with create_session_service(uri) as service:
         for user in users:
             await service.create_session(app_name="noter", user_id=user, session_id=SESSION)
@@ -143,6 +145,7 @@ async def test_kills_lose_and_double_nothing_that_was_acknowledged(
                 number += 1
                 while True:
                     server = doomed[-1] if number % 2 else steady
+                    started = time.monotonic()
                     async with client_of(server) as client:
                         try:
                             response = await send(client, user, note(f"key {number}"))
@@ -151,6 +154,7 @@ async def test_kills_lose_and_double_nothing_that_was_acknowledged(
                             continue
                     assert response.status_code == 200, response.text
                     acknowledged[user] = number
+                    waits.append(time.monotonic() - started)
                     break
 
         async def kill() -> None:
@@ -174,6 +178,8 @@ async def test_kills_lose_and_double_nothing_that_was_acknowledged(
             assert answered[note(f"key {number}")] >= 1
             assert session.state[f"key {number}"] == f"key {number}"
     figure("kills", kills)
+    figure("lease, ms", 1_000 * LEASE)
+    figure("longest answer, ms", round(1_000 * max(waits)))
     figure("acknowledged", acknowledged.total())
 
 

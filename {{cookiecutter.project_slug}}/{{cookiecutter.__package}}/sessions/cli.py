@@ -207,6 +207,8 @@ async def find(
     service: "PersistentSessionService", app: str, user: str | None, session_id: str
 ) -> "PersistentSession":
     """Return the session of that id; ids are unique only below their user."""
+    from google.adk.sessions.base_session_service import GetSessionConfig
+
     users = [user]
     if user is None:
         listed = await list_sessions(service, app, None)
@@ -217,7 +219,9 @@ async def find(
             f"More than one user has session {session_id!r}; pass --user (one of {names})."
         )
     for name in users:
-        session = await service.get_session(app_name=app, user_id=name or "", session_id=session_id)
+        session = await service.get_session(
+            app_name=app, user_id=name or "", session_id=session_id, config=GetSessionConfig()
+        )
         if session is not None:
             return session
     raise click.ClickException(

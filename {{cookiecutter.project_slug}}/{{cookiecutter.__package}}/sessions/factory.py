@@ -54,6 +54,7 @@ def build_service(uri: str | None = None, **options: Any) -> PersistentSessionSe
     turns: Mode = parsed.options.take("turns", turn_mode, "on")
     lease = parsed.options.take("turn_lease", positive, DEFAULT_TURN_LEASE)
     wait = parsed.options.take("turn_wait", not_negative, DEFAULT_TURN_WAIT)
+    recent = parsed.options.take("recent_events", whole_number, 0)
     cache_mb = parsed.options.take("cache_mb", not_negative, DEFAULT_CACHE_MB)
     try:
         store = config.open_store(parsed)
@@ -70,9 +71,17 @@ def build_service(uri: str | None = None, **options: Any) -> PersistentSessionSe
         store,
         ttl=ttl,
         turns=TurnQueue(store, mode=turns, lease=math.ceil(lease), wait=wait),
+        recent_events=recent or None,
         cache_bytes=int(cache_mb * (1 << 20)),
         description=f"{parsed.scheme} → {config.BACKEND_TITLE} at {store.location}, {lives}",
     )
+
+
+def whole_number(text: str) -> int:
+    """Convert a whole number that is zero or more."""
+    if not (text.isdecimal() and len(text) < 10):
+        raise ValueError("write a whole number, 0 or above")
+    return int(text)
 
 
 def turn_mode(text: str) -> Mode:

@@ -60,6 +60,8 @@ class PersistentSessionService(BaseSessionService):
         store: where sessions are kept; closed with the service.
         ttl: seconds that a session lives after its last event; 0 means for ever.
         turns: gives turns on sessions, for `OneTurnAtATime`; by default to all processes.
+        recent_events: how many of the last events `get_session` returns if it is called without a
+            `config`, as ADK's Runner and its server do; None for all.
         cache_bytes: about how much memory the decoded events of recently used sessions may take.
         description: what `str()` of the service says: scheme, backend, location, ttl.
     """
@@ -70,6 +72,7 @@ class PersistentSessionService(BaseSessionService):
         *,
         ttl: int = 0,
         turns: TurnQueue | None = None,
+        recent_events: int | None = None,
         cache_bytes: int = 128 << 20,
         description: str = "",
     ) -> None:
@@ -77,6 +80,7 @@ class PersistentSessionService(BaseSessionService):
         self.ttl = ttl
         self.description = description or store.location
         self.turns = turns or TurnQueue(store)
+        self.recent_events = recent_events
         self._cache = EventCache(cache_bytes)
         self._in_doubt = InDoubtAppends()
 
@@ -132,12 +136,13 @@ class PersistentSessionService(BaseSessionService):
 
         The filters of `config` mean what they mean to `InMemorySessionService`: first the last
         `num_recent_events`, of these only the ones after the last one older than `after_timestamp`.
+        Without a `config`, the service's `recent_events` counts; an empty one asks for all events.
 
         Raises:
             CorruptSession: a stored record of this session cannot be read.
         """
         key = _key(app_name, user_id, session_id.strip() if session_id else session_id)
-        config = config or GetSessionConfig()
+        config = config or GetSessionConfig(num_recent_events=self.recent_events)
         limit, since = config.num_recent_events, config.after_timestamp
         now = platform_time.get_time()
         log = self._cache.get(key)

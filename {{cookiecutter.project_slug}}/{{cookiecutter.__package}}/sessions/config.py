@@ -20,6 +20,9 @@ AGENT_FOLDER = Path(__file__).resolve().parents[1]
 
 BACKEND_TITLE = {{ backend.title | tojson }}
 
+DB_SYSTEM = {{ backend.store.system | tojson }}
+"""What traces and metrics call the database (`db.system.name`)."""
+
 SCHEME = {{ cookiecutter.scheme | tojson }}
 """The scheme of session URIs: what follows it is parsed by the store."""
 

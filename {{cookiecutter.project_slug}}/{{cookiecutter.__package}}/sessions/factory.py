@@ -11,6 +11,7 @@ from . import config
 from .environment import load_environment
 from .errors import ConfigurationError, SessionStoreError
 from .service import PersistentSessionService
+from .telemetry import TracedStore
 from .ttl import format_ttl, parse_ttl
 from .turns import Mode, TurnQueue
 from .uri import not_negative, parse_uri, positive
@@ -57,7 +58,7 @@ def build_service(uri: str | None = None, **options: Any) -> PersistentSessionSe
     recent = parsed.options.take("recent_events", whole_number, 0)
     cache_mb = parsed.options.take("cache_mb", not_negative, DEFAULT_CACHE_MB)
     try:
-        store = config.open_store(parsed)
+        store = TracedStore(config.open_store(parsed), config.DB_SYSTEM)
     except ModuleNotFoundError as error:
         if error.name and error.name.partition(".")[0] == __package__.partition(".")[0]:
             raise  # a file of this project is missing, which no package mends

@@ -131,6 +131,11 @@ class SessionStore(ABC):
     def location(self) -> str:
         """Where the data is, for people: host, port and database, or a file. Never a password."""
 
+    @property
+    def innermost(self) -> "SessionStore":
+        """The store itself, if this one is wrapped around another."""
+        return self
+
     @abstractmethod
     async def create(
         self, key: SessionKey, *, incarnation: str, state: ScopedState, now: float, ttl: int

@@ -27,6 +27,7 @@ from google.adk.platform import time as platform_time
 
 from .errors import SessionStoreError, TurnTimeout
 from .store import AlreadyExists, NotFound, Position, ScopedState, SessionKey, SessionStore, Stale
+from .telemetry import turn_waits
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +131,8 @@ class TurnQueue:
             if outer.task is not asyncio.current_task():
                 return None, False
             await self.end(outer)  # it was cancelled: its task is already at the next turn
-        turn, deadline = Turn(self, key), time.monotonic() + self.wait
+        started = time.monotonic()
+        turn, deadline = Turn(self, key), started + self.wait
         waited = await self._queue_up(turn, deadline)
         try:
             if self.mode == "on":
@@ -138,6 +140,7 @@ class TurnQueue:
         except BaseException:
             self._leave(turn)
             raise
+        turn_waits.record(time.monotonic() - started)
         if turn.task:
             turn.task.add_done_callback(lambda _: self.abandon(turn))
         _current.set(turn)

@@ -1,0 +1,100 @@
+"""Every call of the store is a span and a measurement, and neither names an id."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import StatusCode, Tracer
+
+from {{ cookiecutter.__package }}.sessions import telemetry
+from {{ cookiecutter.__package }}.sessions.config import DB_SYSTEM
+from {{ cookiecutter.__package }}.sessions.errors import StoreUnavailable
+from {{ cookiecutter.__package }}.sessions.service import PersistentSessionService
+
+from .support import create, event, get
+
+
+@pytest.fixture
+def spans() -> Iterator[InMemorySpanExporter]:
+    """Keep spans in memory."""
+    exporter = InMemorySpanExporter()
+    yield exporter
+    exporter.shutdown()
+
+
+@pytest.fixture
+def tracer(spans: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch) -> Tracer:
+    """The tracer that spans are made with, as an SDK would set it up."""
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    tracer = provider.get_tracer("test")
+    monkeypatch.setattr(telemetry, "_tracer", tracer)
+    return tracer
+
+
+@pytest.fixture
+def reader(monkeypatch: pytest.MonkeyPatch) -> InMemoryMetricReader:
+    """A reader of what is measured."""
+    reader = InMemoryMetricReader()
+    meter = MeterProvider([reader]).get_meter("test")
+    monkeypatch.setattr(telemetry, "_durations", meter.create_histogram("durations"))
+    monkeypatch.setattr(telemetry, "_errors", meter.create_counter("errors"))
+    return reader
+
+
+def measured(reader: InMemoryMetricReader) -> dict[str, list[Any]]:
+    """Return the data points, by the name of their metric."""
+    data = reader.get_metrics_data()
+    assert data is not None
+    return {
+        metric.name: list(metric.data.data_points)
+        for resource in data.resource_metrics
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+    }
+
+
+async def test_calls_of_the_store_are_spans_below_the_current_one(
+    service: PersistentSessionService, spans: InMemorySpanExporter, tracer: Tracer
+) -> None:
+    with tracer.start_as_current_span("turn") as outer:
+        session = await create(service)
+        await service.append_event(session, event(secret=1))
+        await get(service)
+    *calls, _ = spans.get_finished_spans()
+    assert [span.name for span in calls] == ["create session", "append session", "load session"]
+    for span, operation in zip(calls, ("create", "append", "load"), strict=True):
+        assert span.parent
+        assert span.parent.span_id == outer.get_span_context().span_id
+        assert dict(span.attributes or {}) == {
+            "db.system.name": DB_SYSTEM,
+            "db.operation.name": operation,
+        }
+
+
+async def test_failure_is_counted_and_its_text_is_not_recorded(
+    service: PersistentSessionService,
+    spans: InMemorySpanExporter,
+    tracer: Tracer,
+    reader: InMemoryMetricReader,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def fail() -> None:
+        raise StoreUnavailable("the text")
+
+    await service.check()
+    monkeypatch.setattr(service.store.innermost, "ping", fail)
+    with pytest.raises(StoreUnavailable):
+        await service.check()
+    good, bad = spans.get_finished_spans()
+    assert (good.status.status_code, bad.status.status_code) == (StatusCode.UNSET, StatusCode.ERROR)
+    assert (bad.attributes or {})["error.type"] == "StoreUnavailable"
+    assert bad.events == ()
+    points = measured(reader)
+    assert [point.count for point in points["durations"]] == [1, 1]
+    assert [point.value for point in points["errors"]] == [1]

@@ -63,7 +63,8 @@ def damaged(uri: str, stored: None) -> None:
             grace = await service.get_session(
                 app_name=APP_NAME, user_id="grace", session_id="other"
             )
-            assert ada and grace
+            assert ada
+            assert grace
             for session, data, state in (
                 (ada, b"{", ScopedState(app={"spoiled": b"{", "sound": b"1"})),
                 (grace, b'{"author": "u"}', ScopedState(user={"spoiled": b"", "sound": b"2"})),

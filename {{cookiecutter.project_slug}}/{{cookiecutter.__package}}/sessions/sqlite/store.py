@@ -5,6 +5,7 @@ one hop to a thread and back, where a driver that hands over statement by statem
 five. WAL mode lets readers and the writer work at the same time.
 """
 
+import asyncio
 import os
 import sqlite3
 import time
@@ -106,7 +107,8 @@ class SQLiteStore(SessionStore):
     @override
     async def missing(self) -> str | None:
         # Unlike `Path.exists`, this takes a name that is too long for one that does not exist.
-        return None if os.path.exists(self.path) else f"SQLite file {self.path} does not exist"
+        exists = await asyncio.to_thread(os.path.exists, self.path)
+        return None if exists else f"SQLite file {self.path} does not exist"
 
     @override
     async def create(

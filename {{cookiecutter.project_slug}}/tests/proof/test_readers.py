@@ -109,13 +109,14 @@ async def test_refused_value_hurts_no_reader(
         with pytest.raises(ValueError, match="cannot be stored"):
             await create(service, "refused", state=said.actions.state_delta)
     for name, text in REFUSED_JSON.items():
-        state = f'{{"{prefix}{name}": {text}}}'
+        state = {prefix + name: "…"}
         for method, to, body in (
-            ("POST", path(USER), f'{{"session_id": "{name}", "state": {state}}}'),
-            ("PATCH", path(USER, SESSION), f'{{"state_delta": {state}}}'),
+            ("POST", path(USER), {"session_id": name, "state": state}),
+            ("PATCH", path(USER, SESSION), {"state_delta": state}),
         ):
+            content = json.dumps(body, ensure_ascii=False).replace('"…"', text)
             reply = await http.request(
-                method, to, content=body, headers={"content-type": "application/json"}
+                method, to, content=content, headers={"content-type": "application/json"}
             )
             assert reply.is_error
     await read_by_all(uri, http, {f"{prefix}fine"})

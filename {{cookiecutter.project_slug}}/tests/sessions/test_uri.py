@@ -119,7 +119,16 @@ class TestMistakes:
             assert "ter2" not in said
 
     @pytest.mark.parametrize(
-        "place", [":{}", ":/{}", ":///{}", "://:x@/{}", "://{}/db?ttl=24h", "://me:1?ttl={}", "://me:1?hun&x={}"]
+        "place",
+        [
+            ":{}",
+            ":/{}",
+            ":///{}",
+            "://:x@/{}",
+            "://{}/db?ttl=24h",
+            "://me:1?ttl={}",
+            "://me:1?hun&x={}",
+        ],
     )
     def test_no_message_shows_credentials_in_the_wrong_place(self, place: str) -> None:
         for scheme in config.SCHEMES:

@@ -103,10 +103,10 @@ def parse_uri(
         raise ConfigurationError(f"The session URI has to begin with {parts.scheme}://.")
     hosts = parts.netloc.rpartition("@")[2]
     path = unquote(parts.path)
-    misplaced = (parts.netloc and "@" in parts.path) or _CREDENTIALS.search(path)
+    in_path = "@" in parts.path and (parts.netloc or _CREDENTIALS.search(path))
     # An option may be a URI with an '@' of its own.
-    misplaced = misplaced or any("@" in each.partition("://")[0] for each in parts.query.split("&"))
-    if parts.fragment or not _HOSTS.fullmatch(hosts) or misplaced:
+    in_query = any("@" in each.partition("://")[0] for each in parts.query.split("&"))
+    if parts.fragment or not _HOSTS.fullmatch(hosts) or in_path or in_query:
         raise ConfigurationError(
             f"The session URI has a '#', or its host is not a name with a port number: {_ESCAPE}."
         )

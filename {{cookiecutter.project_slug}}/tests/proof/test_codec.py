@@ -40,7 +40,7 @@ from {{ cookiecutter.__package }}.sessions.values import MAX_DEPTH, TAG, from_pl
 
 from .figures import LONG
 
-at_length = settings(max_examples=100_000 if LONG else 300)
+at_length = settings(max_examples=50_000 if LONG else 300)
 
 Pair = namedtuple("Pair", "left right")
 

@@ -34,6 +34,9 @@ class Proxy:
         """How often the client has spoken after the server did, over all connections."""
         self.delay = 0.0
         """Seconds to hold every reply back."""
+        self.flowing = asyncio.Event()
+        """Replies wait while this is cleared."""
+        self.flowing.set()
         self._weather = Weather.FINE
         self._once = False
         self._server = (host, port)
@@ -109,6 +112,7 @@ class Proxy:
             while data := await there.read(1 << 16):
                 turn["client"] = False
                 await asyncio.sleep(self.delay)
+                await self.flowing.wait()
                 weather = self._weather
                 if self._once:
                     self.weather = Weather.FINE

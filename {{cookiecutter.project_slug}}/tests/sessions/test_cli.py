@@ -20,6 +20,7 @@ from {{ cookiecutter.__package }}.sessions.config import APP_NAME
 from {{ cookiecutter.__package }}.sessions.doctor import doctor
 from {{ cookiecutter.__package }}.sessions.environment import PROJECT
 from {{ cookiecutter.__package }}.sessions.service import PersistentSessionService
+from {{ cookiecutter.__package }}.sessions.store import ScopedState
 
 Run = Callable[..., Result]
 
@@ -50,6 +51,34 @@ def stored(uri: str) -> None:
                 await service.append_event(talk, event(number, f"message {number}", delta))
 
     asyncio.run(store())
+
+
+@pytest.fixture
+def damaged(uri: str, stored: None) -> None:
+    """Damage a session of Ada, a value of Grace and a value of the app; each has a sound neighbour."""
+
+    async def damage() -> None:
+        async with create_session_service(uri) as service:
+            ada = await service.get_session(app_name=APP_NAME, user_id="ada", session_id="empty")
+            grace = await service.get_session(
+                app_name=APP_NAME, user_id="grace", session_id="other"
+            )
+            assert ada
+            assert grace
+            for session, data, state in (
+                (ada, b"{", ScopedState(app={"spoiled": b"{", "sound": b"1"})),
+                (grace, b'{"author": "u"}', ScopedState(user={"spoiled": b"", "sound": b"2"})),
+            ):
+                await service.store.append(
+                    session.head.key,
+                    expected=session.position,
+                    event=data,
+                    timestamp=1.0,
+                    state=state,
+                    now=session.last_update_time,
+                )
+
+    asyncio.run(damage())
 
 
 async def create(service: PersistentSessionService, user: str, session: str, **more: Any) -> None:
@@ -208,6 +237,63 @@ def test_delete_deletes_nothing_if_one_of_the_sessions_is_not_there(run: Run) ->
     assert result.exit_code == 1
     assert "There is no session 'nowhere'" in result.stderr
     assert run("show", "talk").exit_code == 0
+
+
+@pytest.mark.usefixtures("stored")
+def test_check_says_so_when_nothing_is_damaged(run: Run) -> None:
+    result = run("check", "--remove")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr == f"Nothing is damaged in 3 sessions of app {APP_NAME!r}.\n"
+
+
+@pytest.mark.usefixtures("damaged")
+def test_check_shows_what_is_damaged_and_keeps_it(run: Run) -> None:
+    for arguments, ending in (
+        ([], "There are 3 damaged records; --remove removes them."),
+        (["--remove"], "Nothing was removed."),
+    ):
+        result = run("check", *arguments, input="n\n")
+        assert result.exit_code == 1
+        header, *lines = result.stdout.splitlines()
+        assert header.split("\t") == ["DAMAGED", "USER", "PROBLEM"]
+        assert {tuple(line.split("\t")[:2]) for line in lines} == {
+            ("session empty", "ada"),
+            ("user:spoiled", "grace"),
+            ("app:spoiled", ""),
+        }
+        assert all("cannot be read" in line for line in lines)
+        assert result.stderr.endswith(f"Error: {ending}\n")
+
+
+@pytest.mark.usefixtures("damaged")
+def test_check_removes_what_is_damaged_and_nothing_else(run: Run) -> None:
+    result = run("check", "--remove", input="y\n")
+    assert result.exit_code == 0
+    assert result.stderr.endswith("Removed 3 damaged records.\n")
+    assert run("check").stderr == f"Nothing is damaged in 2 sessions of app {APP_NAME!r}.\n"
+    other = json.loads(run("show", "other", "--json").stdout)
+    assert other["state"] == {
+        **dict.fromkeys(("app:spoiled", "user:spoiled")),
+        "app:sound": 1,
+        "user:sound": 2,
+    }
+    assert len(other["events"]) == 1
+    assert len(json.loads(run("show", "talk", "--json").stdout)["events"]) == 3
+
+
+@pytest.mark.parametrize("command", [["list"], ["show", "x"], ["export", "--all"], ["check"]])
+def test_reading_creates_nothing(run: Run, uri: str, command: list[str]) -> None:
+    async def missing() -> str | None:
+        async with create_session_service(uri) as service:
+            return await service.store.missing()
+
+    before = asyncio.run(missing())
+    result = run(*command)
+    if before:
+        assert result.exit_code == 1
+        assert result.stderr == f"Error: {before}: it is created with the first session.\n"
+    CliRunner().invoke(doctor, ["--uri", uri])
+    assert asyncio.run(missing()) == before
 
 
 def test_what_users_wrote_cannot_steer_the_terminal(run: Run, uri: str) -> None:

@@ -3,6 +3,7 @@
 # ruff: noqa: ASYNC230  # the files are small, and nobody else is waiting
 
 import json
+import os
 import subprocess
 import sys
 from itertools import pairwise
@@ -34,6 +35,22 @@ async def test_without_a_file_sessions_live_in_memory() -> None:
         assert texts(await get(service)) == ["hi"]
     async with create_session_service(f"{SCHEME}://") as service:
         assert not await exists(service)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such permissions")
+async def test_only_the_owner_can_read_what_is_created(tmp_path: Path) -> None:
+    journal = tmp_path / "new" / "sessions.jsonl"
+    before = os.umask(0o022)
+    try:
+        async with create_session_service(uri_of(journal)) as service:
+            await create(service)
+    finally:
+        os.umask(before)
+    assert {file.name: file.stat().st_mode & 0o777 for file in journal.parent.iterdir()} == {
+        "sessions.jsonl": 0o600,
+        "sessions.jsonl.lock": 0o600,
+    }
+    assert journal.parent.stat().st_mode & 0o777 == 0o700
 
 
 async def test_half_a_line_at_the_end_never_happened(journal: Path) -> None:

@@ -95,6 +95,14 @@ class TestFiles:
         assert "does not exist" in CliRunner().invoke(doctor, ["--uri", uri_of(file)]).stdout
         assert not file.parent.exists()
 
+    def test_name_that_is_too_long_is_one_sentence(self, file: Path) -> None:
+        long = file.with_name("x" * 300)
+        for command in (["list"], ["init"]):
+            result = CliRunner().invoke(sessions, [*command, "--uri", uri_of(long)])
+            assert result.exit_code == 1
+            assert result.stderr.startswith(f"Error: SQLite file {long}")
+            assert len(result.stderr.splitlines()) == 1
+
     @pytest.mark.parametrize("replaced", [False, True])
     async def test_deleted_or_replaced_file_is_noticed(self, file: Path, replaced: bool) -> None:
         """No write is acknowledged into a file that is gone."""

@@ -118,6 +118,35 @@ class TestMistakes:
             assert "hun" not in said
             assert "ter2" not in said
 
+    @pytest.mark.parametrize(
+        "place",
+        [
+            ":{}",
+            ":/{}",
+            ":///{}",
+            "://:x@/{}",
+            "://{}/db?ttl=24h",
+            "://me:1?ttl={}",
+            "://me:1?hun&x={}",
+        ],
+    )
+    def test_no_message_shows_credentials_in_the_wrong_place(self, place: str) -> None:
+        for scheme in config.SCHEMES:
+            said = said_of(f"{scheme}{place.format('me:hunter2@host')}")
+            assert "hun" not in said
+
+    @pytest.mark.parametrize("option", ["ttl", "turns", "cache_mb"])
+    def test_no_message_shows_a_password_in_an_option(self, uri: str, option: str) -> None:
+        with pytest.raises(ConfigurationError, match=option) as raised:
+            create_session_service(uri, **{option: "other://me:hunter2@host"})
+        assert "hunter2" not in str(raised.value)
+
+    @pytest.mark.parametrize("text", [":", ":db", ":/db", "://\ud83d", "://host/\ud83d"])
+    def test_text_that_is_no_uri_is_refused(self, text: str) -> None:
+        for scheme in config.SCHEMES:
+            with pytest.raises(ConfigurationError, match=r"^The session URI"):
+                create_session_service(f"{scheme}{text}")
+
 
 class TestRegistering:
     """ADK finds this project's scheme, however it calls a factory."""

@@ -1,6 +1,6 @@
-"""`sessions init | list | show | export | import | delete`: manage stored sessions.
+"""`sessions init | list | show | export | import | delete | check`: manage stored sessions.
 
-Only the contract of session services is used, so this works on every backend.
+This works on every backend.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 
 @click.group()
 def sessions() -> None:
-    """List, show, export, import and delete sessions."""
+    """List, show, export, import, delete and check sessions."""
 
 
 @sessions.command()
@@ -170,6 +170,38 @@ def delete(
     click.echo(f"Deleted {pluralize(len(session_ids))}.", err=True)
 
 
+@sessions.command()
+@click.option("--remove", is_flag=True, help="Remove what is damaged.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@app_option
+@uri_option
+def check(uri: str | None, app: str, remove: bool, yes: bool) -> None:
+    """Show the sessions, and the values of `user:` and `app:` state, that cannot be read.
+
+    --remove deletes these sessions and sets these values to null. Values are found if their user, or the
+    app, has a session. Exit status 1 says that something is damaged.
+    """
+    from .check import find_damage, remove_damage
+
+    number, damaged = run(uri, lambda service: find_damage(service, app))
+    if not damaged:
+        click.echo(f"Nothing is damaged in {pluralize(number)} of app {app!r}.", err=True)
+        return
+    rows = []
+    for damage in damaged:
+        of_user = not (damage.state_key or "").startswith("app:")
+        what = damage.state_key or f"session {damage.key.session_id}"
+        rows.append((what, damage.key.user_id if of_user else "", damage.problem))
+    print_table(("DAMAGED", "USER", "PROBLEM"), rows)
+    records = f"{len(damaged)} damaged record{'' if len(damaged) == 1 else 's'}"
+    if not remove:
+        raise click.ClickException(f"There are {records}; --remove removes them.")
+    if not yes and not click.confirm(f"Remove {records} for good?", err=True):
+        raise click.ClickException("Nothing was removed.")
+    run(uri, lambda service: remove_damage(service, damaged))
+    click.echo(f"Removed {records}.", err=True)
+
+
 def run(
     uri: str | None,
     work: "Callable[[PersistentSessionService], Awaitable[T]]",
@@ -183,7 +215,7 @@ def run(
 
     async def use() -> T:
         async with create_session_service(uri) as service:
-            if reads and (missing := service.store.missing()):
+            if reads and (missing := await service.store.missing()):
                 raise click.ClickException(f"{missing}: it is created with the first session.")
             return await work(service)
 

@@ -126,7 +126,7 @@ async def try_store(uri: str | None, done: Callable[[str], None]) -> None:
 
     async with create_session_service(uri) as service:
         done(service.description)
-        if missing := service.store.missing():
+        if missing := await service.store.missing():
             done(f"{missing}: it is created with the first session")
             return
         _, milliseconds = await timed(service.check())

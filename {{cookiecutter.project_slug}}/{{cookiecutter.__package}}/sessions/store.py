@@ -207,7 +207,7 @@ class SessionStore(ABC):
     async def close(self) -> None:
         """Release all connections. The store opens new ones when it is used again."""
 
-    def missing(self) -> str | None:
+    async def missing(self) -> str | None:
         """Say what does not exist yet and the first write would create, or return None.
 
         Commands that only read call this, so that reading never creates a database.

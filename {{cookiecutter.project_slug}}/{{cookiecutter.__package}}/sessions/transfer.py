@@ -153,7 +153,7 @@ async def _restore_shared_state(
     """Give users and apps the state that they had when they were exported.
 
     The events that were appended set it to what it was at their time, which other sessions may have
-    changed since. Only a creation can set it without an event: a passing session does.
+    changed since.
     """
     shared: dict[tuple[str, str], dict[str, Any]] = {}
     for session in sessions:
@@ -161,7 +161,14 @@ async def _restore_shared_state(
         shared.setdefault((session.app_name, session.user_id), {}).update(state)
     for (app_name, user_id), state in shared.items():
         if state:
-            passing = await service.create_session(
-                app_name=app_name, user_id=user_id, session_id=uuid4().hex, state=state
-            )
-            await service.delete_session(app_name=app_name, user_id=user_id, session_id=passing.id)
+            await set_shared_state(service, app_name, user_id, state)
+
+
+async def set_shared_state(
+    service: PersistentSessionService, app_name: str, user_id: str, state: dict[str, Any]
+) -> None:
+    """Set `user:` and `app:` state without an event, which only a creation can: a passing session does."""
+    passing = await service.create_session(
+        app_name=app_name, user_id=user_id, session_id=uuid4().hex, state=state
+    )
+    await service.delete_session(app_name=app_name, user_id=user_id, session_id=passing.id)

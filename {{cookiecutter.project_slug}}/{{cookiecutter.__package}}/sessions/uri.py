@@ -20,6 +20,7 @@ T = TypeVar("T")
 _HOSTS = re.compile(r"(([\w.%-]+|\[[\w:.%]+\])?(:[0-9]+)?(,|$))*", re.ASCII)
 """`host:port`, several of them with commas between, or nothing. An IPv6 address is in brackets."""
 _OPTION = re.compile(r"[A-Za-z_]+")
+_CREDENTIALS = re.compile(r":[^/]*@")
 _ESCAPE = (
     "in a user name or password write '/' as %2F, '?' as %3F, '#' as %23, ':' as %3A and '@' as %40"
 )
@@ -40,9 +41,11 @@ class Options:
         text = self._values.pop(name)
         try:
             return convert(text)
-        except ConfigurationError:
-            raise
         except (ValueError, TypeError, KeyError) as error:
+            if "@" in text:  # it may hold a password
+                raise ConfigurationError(f"Option {name} is not valid: it has an '@'.") from None
+            if isinstance(error, ConfigurationError):
+                raise
             raise ConfigurationError(f"Option {name}={text!r} is not valid: {error}.") from None
 
     def finish(self) -> None:
@@ -86,6 +89,7 @@ def parse_uri(
     """
     known = tuple(schemes)
     try:
+        text.encode()
         parts = urlsplit(text)
         username = None if parts.username is None else unquote(parts.username)
         password = None if parts.password is None else unquote(parts.password)
@@ -95,8 +99,14 @@ def parse_uri(
         what = f"an unknown scheme {parts.scheme!r}" if parts.scheme else "no scheme"
         spelled = ", ".join(f"{name}://" for name in known)
         raise ConfigurationError(f"The session URI has {what}; this project knows {spelled}.")
+    if not text[len(parts.scheme) :].startswith("://"):
+        raise ConfigurationError(f"The session URI has to begin with {parts.scheme}://.")
     hosts = parts.netloc.rpartition("@")[2]
-    if parts.fragment or not _HOSTS.fullmatch(hosts) or (hosts and "@" in parts.path):
+    path = unquote(parts.path)
+    in_path = "@" in parts.path and (parts.netloc or _CREDENTIALS.search(path))
+    # An option may be a URI with an '@' of its own.
+    in_query = any("@" in each.partition("://")[0] for each in parts.query.split("&"))
+    if parts.fragment or not _HOSTS.fullmatch(hosts) or in_path or in_query:
         raise ConfigurationError(
             f"The session URI has a '#', or its host is not a name with a port number: {_ESCAPE}."
         )
@@ -116,7 +126,7 @@ def parse_uri(
         username=username or None,
         password=password,
         hosts=hosts,
-        path=unquote(parts.path),
+        path=path,
         options=Options(query),
     )
 

@@ -104,6 +104,11 @@ class Journal:
         """The absolute path of the file."""
         return str(self._path.absolute()) if self._path else "the memory of this process"
 
+    @property
+    def exists(self) -> bool:
+        """Whether there is a journal. One in memory always is."""
+        return self._path is None or os.path.exists(self._path)
+
     @contextmanager
     def locked(self) -> Iterator[News]:
         """Hold the journal alone, and learn what others have written into it."""
@@ -111,8 +116,8 @@ class Journal:
             yield News()
             return
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with Path(f"{self._path}.lock").open("ab") as lock:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with open(f"{self._path}.lock", "ab", opener=open_privately) as lock:
                 self._wait_for(lock)
                 if not self._path.exists() or not self._path.stat().st_size:
                     self.rewrite(())
@@ -146,7 +151,7 @@ class Journal:
             return
         title = {"format": FORMAT, "id": token_hex(8), "lines": len(lines)}
         new = Path(f"{self._path}.new")
-        with new.open("wb") as file:
+        with open(new, "wb", opener=open_privately) as file:
             file.writelines([json.dumps(title).encode() + b"\n", *lines])
             file.flush()
             os.fsync(file)
@@ -202,6 +207,11 @@ class Journal:
                     " for one that hangs."
                 )
             time.sleep(0.001)
+
+
+def open_privately(path: str, flags: int) -> int:
+    """Open a file that only its owner can read, if it has to be created."""
+    return os.open(path, flags, 0o600)
 
 
 if sys.platform == "win32":

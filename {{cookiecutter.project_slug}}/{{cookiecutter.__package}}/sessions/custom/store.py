@@ -92,6 +92,10 @@ class CustomStore(SessionStore):
         return self._journal.location
 
     @override
+    async def missing(self) -> str | None:
+        return None if self._journal.exists else f"The journal {self.location} does not exist"
+
+    @override
     async def create(
         self, key: SessionKey, *, incarnation: str, state: ScopedState, now: float, ttl: int
     ) -> SessionRecord:

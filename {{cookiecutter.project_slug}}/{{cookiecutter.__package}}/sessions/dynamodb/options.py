@@ -30,7 +30,9 @@ class Options:
     def location(self) -> str:
         """Table and prefix, and the endpoint or region that the URI names."""
         name = self.table if self.prefix == DEFAULT_PREFIX else f"{self.table}/{self.prefix}"
-        place = urlsplit(self.endpoint_url).netloc if self.endpoint_url else self.region
+        place = self.region
+        if self.endpoint_url:
+            place = urlsplit(self.endpoint_url).netloc.rpartition("@")[2]
         return f"{name} ({place})" if place else name
 
 

@@ -24,19 +24,29 @@ async def check_table(table: Table) -> None:
         DynamoDBError: there is no such table, or it has other keys.
     """
     options = table.client.options
-    try:
-        found = await table.get_one(item(f"{options.prefix}/schema", "version"))
-    except DynamoDBError as error:
-        if error.code != NO_TABLE or not options.create_table:
-            raise
+    if await is_missing(table):
         await create_table(table)
         return
+    found = await table.get_one(item(f"{options.prefix}/schema", "version"))
     version = int(found["number"]["N"]) if found else LAYOUT_VERSION
     if version > LAYOUT_VERSION:
         raise ConfigurationError(
             f"DynamoDB table {options.location} was written by a newer version of this program (layout"
             f" {version}, this one knows {LAYOUT_VERSION}): upgrade the program, or name another table."
         )
+
+
+async def is_missing(table: Table) -> bool:
+    """Return whether there is no table yet and the URI has `create_table=true`."""
+    options = table.client.options
+    if options.create_table:
+        try:
+            await table.get_one(item(f"{options.prefix}/schema", "version"))
+        except DynamoDBError as error:
+            if error.code == NO_TABLE:
+                return True
+            raise
+    return False
 
 
 async def create_table(table: Table) -> None:

@@ -43,7 +43,7 @@ from .items import (
 from .keys import DELETED, Item, Keys, due_at, indexed_session, text
 from .log import EventMissing, LogReader
 from .options import Options, parse_options
-from .setup import check_permissions, check_table, create_table
+from .setup import check_permissions, check_table, create_table, is_missing
 from .table import Action, ConditionFailed, Table
 
 REMEMBERED_TTLS = 10_000
@@ -77,6 +77,12 @@ class DynamoDBStore(SessionStore):
     def location(self) -> str:
         """Table and prefix, and the endpoint or region that the URI names."""
         return self._options.location
+
+    @override
+    async def missing(self) -> str | None:
+        if await is_missing(self._table):
+            return f"DynamoDB table {self.location} does not exist"
+        return None
 
     @override
     async def create(

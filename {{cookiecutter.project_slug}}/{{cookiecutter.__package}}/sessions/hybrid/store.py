@@ -84,6 +84,10 @@ class HybridStore(SessionStore):
         return f"{self._record.location}, with copies in Redis at {self._copies.location}"
 
     @override
+    async def missing(self) -> str | None:
+        return await self._record.missing()
+
+    @override
     async def create(
         self, key: SessionKey, *, incarnation: str, state: ScopedState, now: float, ttl: int
     ) -> SessionRecord:

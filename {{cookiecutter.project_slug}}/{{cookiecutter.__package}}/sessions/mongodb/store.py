@@ -106,6 +106,14 @@ class MongoDBStore(SessionStore):
 
     @_operation
     @override
+    async def missing(self) -> str | None:
+        collection = self._connections.get().collection
+        if await collection.find_one({}, {"_id": 1}):
+            return None
+        return f"Collection {collection.name!r} of MongoDB at {self.location} does not exist"
+
+    @_operation
+    @override
     async def create(
         self, key: SessionKey, *, incarnation: str, state: ScopedState, now: float, ttl: int
     ) -> SessionRecord:

@@ -83,13 +83,20 @@ async def prepare(connections: Connections) -> None:
     Raises:
         ConfigurationError: the schema belongs to another program, or to a newer version of this one.
     """
-    schema = connections.options.schema
-    async with connections.connection() as connection:
-        async with asyncio.timeout(connections.options.timeout):
-            version = await _version(connection.raw, schema)
-        if version < len(MIGRATIONS):
-            async with asyncio.timeout(MIGRATION_SECONDS):
-                await _migrate(connection.raw, schema)
+    if await read_version(connections) < len(MIGRATIONS):
+        async with connections.connection() as connection, asyncio.timeout(MIGRATION_SECONDS):
+            await _migrate(connection.raw, connections.options.schema)
+
+
+async def read_version(connections: Connections) -> int:
+    """Return the version of the tables, 0 where there are none.
+
+    Raises:
+        ConfigurationError: the schema belongs to another program, or to a newer version of this one.
+    """
+    options = connections.options
+    async with connections.connection() as connection, asyncio.timeout(options.timeout):
+        return await _version(connection.raw, options.schema)
 
 
 async def _migrate(raw: "asyncpg.Connection[asyncpg.Record]", schema: str) -> None:
@@ -106,7 +113,6 @@ async def _migrate(raw: "asyncpg.Connection[asyncpg.Record]", schema: str) -> No
 
 
 async def _version(raw: "asyncpg.Connection[asyncpg.Record]", schema: str) -> int:
-    """Return the version of the tables, 0 where there are none."""
     tables = await raw.fetch(
         "SELECT relname::text FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace"
         " WHERE nspname = $1 AND relname IN ('schema_version', 'sessions', 'events') ORDER BY 1",

@@ -37,7 +37,7 @@ from .connections import Connections
 from .errors import FAILURES, TABLES_MISSING, translated
 from .options import PostgresOptions, postgres_options
 from .records import names, session_records, state_arguments
-from .schema import prepare
+from .schema import prepare, read_version
 
 CLEAN_EVERY = 1.0
 """Seconds from one look of a process for expired sessions to its next."""
@@ -70,6 +70,16 @@ class PostgresStore(SessionStore):
     def location(self) -> str:
         """Hosts and database."""
         return self._options.location
+
+    @override
+    async def missing(self) -> str | None:
+        connections = self._connections.get()
+        try:
+            version = await connections.finish(read_version(connections))
+        except FAILURES as error:
+            raise translated(error, self.location) from error
+        schema = self._options.schema
+        return None if version else f"Schema {schema!r} of {self.location} has no tables"
 
     @override
     async def create(

@@ -5,6 +5,8 @@ one hop to a thread and back, where a driver that hands over statement by statem
 five. WAL mode lets readers and the writer work at the same time.
 """
 
+import asyncio
+import os
 import sqlite3
 import time
 from collections.abc import Mapping, Sequence
@@ -103,8 +105,10 @@ class SQLiteStore(SessionStore):
         return str(self.path)
 
     @override
-    def missing(self) -> str | None:
-        return None if self.path.exists() else f"SQLite file {self.path} does not exist"
+    async def missing(self) -> str | None:
+        # Unlike `Path.exists`, this takes a name that is too long for one that does not exist.
+        exists = await asyncio.to_thread(os.path.exists, self.path)
+        return None if exists else f"SQLite file {self.path} does not exist"
 
     @override
     async def create(

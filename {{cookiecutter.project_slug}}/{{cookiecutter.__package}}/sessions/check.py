@@ -1,0 +1,77 @@
+"""What is stored and cannot be read: found, and removed.
+
+Nothing that is accepted gets here. It is what a broken disk, another program or a newer version left.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from google.adk.platform import time as platform_time
+from google.adk.sessions.state import State
+
+from .codec import decode_events, decode_state
+from .errors import CorruptSession
+from .service import PersistentSessionService
+from .store import SessionKey
+from .transfer import set_shared_state
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A session, or a value that sessions share, that cannot be read."""
+
+    key: SessionKey
+    """The session, or one of those that see the value."""
+    state_key: str | None
+    """The key of the value, such as `user:name`; None if it is the session."""
+    problem: str
+
+
+async def find_damage(
+    service: PersistentSessionService, app_name: str
+) -> tuple[int, Sequence[Damage]]:
+    """Read all sessions of an app; return how many there are, and what cannot be read.
+
+    Values of users that have no session are not found, because no store lists its users.
+    """
+    records = await service.store.list(app_name, None, now=platform_time.get_time())
+    found = []
+    shared = {}
+    for record in records:
+        key = record.head.key
+        if problem := await _problem_of(service, key):
+            found.append(Damage(key, None, problem))
+        shared[State.APP_PREFIX, ""] = key, record.state.app
+        shared[State.USER_PREFIX, key.user_id] = key, record.state.user
+    for (prefix, _), (key, values) in shared.items():
+        for name, data in values.items():
+            try:
+                decode_state({name: data}, prefix=prefix)
+            except CorruptSession as error:
+                found.append(Damage(key, prefix + name, str(error)))
+    return len(records), found
+
+
+async def remove_damage(service: PersistentSessionService, damaged: Iterable[Damage]) -> None:
+    """Delete the sessions, unless they can be read by now, and set the values to None."""
+    for damage in damaged:
+        key = damage.key
+        app_name, user_id = key.app_name, key.user_id
+        if damage.state_key:
+            await set_shared_state(service, app_name, user_id, {damage.state_key: None})
+        elif await _problem_of(service, key):
+            await service.delete_session(
+                app_name=app_name, user_id=user_id, session_id=key.session_id
+            )
+
+
+async def _problem_of(service: PersistentSessionService, key: SessionKey) -> str | None:
+    """Return why a session cannot be read."""
+    try:
+        record = await service.store.load(key, now=platform_time.get_time())
+        if record:
+            decode_state(record.state.session)
+            await decode_events([stored.data for stored in record.events])
+    except CorruptSession as error:
+        return str(error)
+    return None

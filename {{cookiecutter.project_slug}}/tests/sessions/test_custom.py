@@ -49,9 +49,7 @@ async def test_partial_last_line_is_ignored(journal: Path) -> None:
         assert texts(await get(service)) == ["first", "second"]
 
 
-async def test_journal_is_compacted(
-    journal: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_journal_is_compacted(journal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Compaction drops deleted sessions. Other processes notice the new file."""
     monkeypatch.setattr(custom_journal, "GROWTH", 20)
     async with create_session_service(uri_of(journal)) as other:

@@ -183,9 +183,7 @@ class TestLifecycle:
             server.apply_lifecycle(uri, SCHEME, clock(3_601))
             assert names(uri) == ["app=app/state/key=b", "app=app/user=user/state/key=a"]
 
-    async def test_active_session_is_kept(
-        self, uri: str, clock: Callable[[float], float]
-    ) -> None:
+    async def test_active_session_is_kept(self, uri: str, clock: Callable[[float], float]) -> None:
         """Its objects are rewritten with a later custom time before they would be removed."""
         async with create_session_service(uri, ttl="1h") as service:
             session = await create(service)
@@ -242,9 +240,7 @@ class TestErrors:
         sentence = await refusal(f"{SCHEME}://bucket")
         assert "it needs credentials (File /nowhere/key.json was not found" in sentence
 
-    async def test_revoked_credentials_are_not_shown(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_revoked_credentials_are_not_shown(self, monkeypatch: pytest.MonkeyPatch) -> None:
         class Withdrawn(Credentials):
             def refresh(self, request: Any) -> None:
                 raise RefreshError("invalid_grant: secret")  # type: ignore[no-untyped-call]

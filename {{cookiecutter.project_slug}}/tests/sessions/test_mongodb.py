@@ -175,9 +175,7 @@ class TestServers:
         assert (session.events, session.state) == ([], {})
 
     @pytest.mark.parametrize("option", ["replicaSet=other", "tls=true"])
-    async def test_unsupported_option_is_named(
-        self, own_server: str, option: str
-    ) -> None:
+    async def test_unsupported_option_is_named(self, own_server: str, option: str) -> None:
         assert option.partition("=")[0] in await refusal(f"{own_server}?{option}&timeoutMS=500")
 
 

@@ -217,9 +217,7 @@ class TestExpiry:
 
 if shutil.which("pgbouncer"):  # Debian has it, PyPI has not
 
-    async def test_pgbouncer_transaction_pooling_works(
-        uri: str, tmp_path: Path
-    ) -> None:
+    async def test_pgbouncer_transaction_pooling_works(uri: str, tmp_path: Path) -> None:
         parts, port = urlsplit(uri), free_port()
         settings = tmp_path / "pgbouncer.ini"
         settings.write_text(

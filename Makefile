@@ -1,6 +1,6 @@
-# `make` alone lists what there is. ARGS goes to the command: make test ARGS="-k answers"
+# `make` lists the commands. ARGS goes to the command: make test ARGS="-k answers"
 
-# uv does the work: the one on the PATH, or else one of our own in .uv
+# uv from the PATH, or else in .uv
 UV := $(if $(shell command -v uv 2>/dev/null),uv,.uv/bin/uv)
 COOKIECUTTER = $(UV) run --quiet --only-group bake cookiecutter
 
@@ -13,7 +13,7 @@ BACKEND ?= sqlite
 help:  ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(UV)  ## Bake the default into a temporary folder, set it up and watch it remember
+demo: $(UV)  ## Bake the default into a temporary folder, set it up and run its demo
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
 	$(COOKIECUTTER) . --no-input --default-config --output-dir "$$folder" backend=$(BACKEND) && \
 	unset SESSION_SERVICE_URI && export PATH="$(CURDIR)/.uv/bin:$$PATH" && \
@@ -22,16 +22,16 @@ demo: $(UV)  ## Bake the default into a temporary folder, set it up and watch it
 bake: $(UV)  ## Bake into OUT=baked: make bake BACKEND=redis ARGS="scheme=acme session_ttl=1h"
 	$(COOKIECUTTER) . --no-input --output-dir "$(OUT)" backend=$(BACKEND) $(ARGS)
 
-test: $(UV)  ## Run all tests, those that install baked projects last
+test: $(UV)  ## Run all tests; those that install baked projects come last
 	$(UV) run pytest -n auto $(ARGS)
 
 quick: $(UV)  ## Run the tests that only bake
 	$(UV) run pytest -n auto -m "not installed" $(ARGS)
 
-proof: $(UV)  ## Run every variant's proof and write docs/proof.md; PROOF=long takes its time
+proof: $(UV)  ## Run the proof of every backend and write docs/proof.md; PROOF=long runs the long form
 	$(UV) run python -m tests.proof $(ARGS)
 
-bench: $(UV)  ## Measure whole turns and what they are made of: make bench BACKEND=redis, or all; QUICK=1 writes nothing
+bench: $(UV)  ## Measure turns and single operations: make bench BACKEND=redis, or all; QUICK=1 writes nothing
 	PATH="$(CURDIR)/.uv/bin:$$PATH" $(UV) run --quiet --only-group bench python -m benchmarks $(if $(QUICK),--quick) $(BACKEND)
 
 lint: $(UV)  ## Check format, style and types of the generator
@@ -39,11 +39,11 @@ lint: $(UV)  ## Check format, style and types of the generator
 	$(UV) run ruff check
 	$(UV) run mypy
 
-format: $(UV)  ## Format the code and mend what can be mended
+format: $(UV)  ## Format the code and apply fixes
 	$(UV) run ruff check --fix-only
 	$(UV) run ruff format
 
-clean:  ## Remove what can be made again
+clean:  ## Remove generated files
 	rm -rf .venv .uv .bench baked .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

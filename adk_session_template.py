@@ -1,12 +1,12 @@
 """The template's Jinja extension: answers are data, and bad ones are refused before anything is written.
 
-Cookiecutter loads it from the checkout because `cookiecutter.json` names it under `_extensions`;
-`cruft` does the same. It does three things that plain cookiecutter does not:
+Cookiecutter and cruft load it from the checkout, because `_extensions` in `cookiecutter.json` names it. It
+does three things that cookiecutter does not:
 
-- it checks the answers while they are being given, with the checks of `hooks/pre_gen_project.py`,
-  so that a wrong one ends with its sentence, without a folder and without a traceback;
-- it keeps Jinja out of answers: `--no-input` would otherwise run `project_name="{{ 7*7 }}"`;
-- its `tojson` writes strings that are right, and look the same, in JSON, TOML, YAML and Python.
+- It checks the answers while the questions are asked, with the checks of `hooks/pre_gen_project.py`. An error
+  is one sentence, without a folder and without a traceback.
+- It keeps Jinja out of answers. Otherwise `--no-input` would evaluate `project_name="{{ 7*7 }}"`.
+- Its `tojson` writes strings that are valid in JSON, TOML, YAML and Python.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ def one_line(text: str, otherwise: str = "") -> str:
 
 
 def tojson(value: Any) -> str:
-    r"""Write a value as JSON in which letters stay letters and only the unprintable is escaped.
+    r"""Write a value as JSON with only unprintable characters escaped.
 
-    Jinja's own filter writes an emoji as two surrogates, which TOML refuses and YAML misreads, and
-    `'` as `\u0027`, which is right but nobody would write it.
+    Jinja's own filter writes an emoji as two surrogates, which TOML refuses and YAML misreads, and `'` as
+    `\u0027`.
     """
     return "".join(
         char if char.isprintable() or ord(char) > 0xFFFF else f"\\u{ord(char):04x}"
@@ -59,12 +59,12 @@ def tojson(value: Any) -> str:
 
 
 def width(text: str) -> int:
-    """Return how many columns a text fills, as the formatter of Python files counts them."""
+    """Return the width of a text in columns, as the formatter of Python files counts it."""
     return sum(2 if east_asian_width(char) in "WF" else 1 for char in text)
 
 
 def assigned_to(value: str, name: str) -> str:
-    """Write `name = "value"` the way the formatter would, so that nothing needs to be exempted."""
+    """Write `name = "value"` like the formatter."""
     literal = tojson(value)
     if value.count('"') > value.count("'"):
         literal = "'" + literal[1:-1].replace(r"\"", '"').replace("'", r"\'") + "'"
@@ -74,10 +74,10 @@ def assigned_to(value: str, name: str) -> str:
 
 
 class Answers(Extension):
-    """Treats what people answer as data, and refuses what cannot work."""
+    """Treats answers as data, and refuses bad ones."""
 
     def __init__(self, environment: Environment) -> None:
-        """Read the checks and the template's own texts afresh: an update renders two versions."""
+        """Read the checks and the template's own texts. An update renders two versions."""
         super().__init__(environment)
         hooks = sorted((ROOT / "hooks").glob("*.py"))
         self.rules = runpy.run_path(str(ROOT / "hooks" / "pre_gen_project.py"))
@@ -95,18 +95,18 @@ class Answers(Extension):
         )
 
     def checked(self, answers: Mapping[str, Any]) -> str:
-        """Stop the bake with one sentence for each wrong answer among those given so far."""
+        """Stop the bake with one sentence for each bad answer among those given so far."""
         if problems := list(self.rules["problems"](answers)):
             raise FailedHookException("\n".join(problems))
         return "yes"
 
     def preprocess(self, source: str, name: str | None, filename: str | None = None) -> str:
-        """Quote what is not one of the template's own texts, so that Jinja leaves it alone."""
+        """Quote a text that is not one of the template's own, so that Jinja does not evaluate it."""
         if name is not None or "{" not in source or self.is_ours(source):
             return source
         escaped = source.encode("unicode_escape").decode().replace('"', r"\"")
         return '{{ "' + escaped + '" }}'
 
     def is_ours(self, source: str) -> bool:
-        """Tell a text of cookiecutter.json, a hook or a path in the template from an answer."""
+        """Return whether a text is from cookiecutter.json, a hook or a path, and not an answer."""
         return source in self.texts or source.replace(os.sep, "/").endswith(self.paths)

@@ -1,8 +1,7 @@
-"""Keeps what the chosen backend needs, drops the rest, and says what to do next.
+"""Removes the files that the chosen backend does not need, and prints the next steps.
 
-It runs in the new project's folder, with the answers rendered into the last line. If it failed,
-cookiecutter would remove the folder: there is never half a project. It needs nothing but the
-standard library, and neither git nor a network.
+It runs in the folder of the new project, with the answers rendered into the last line. If it fails,
+cookiecutter removes the folder. It uses only the standard library, and neither git nor a network.
 """
 
 import io
@@ -17,10 +16,10 @@ from typing import Any
 
 
 def drop_other_backends(project: Path, answers: dict[str, Any]) -> None:
-    """Remove the stores, test servers and tests of the backends that were not chosen.
+    """Remove the stores, test servers and tests of other backends.
 
-    The folder `redis`, `redis.py`, `test_redis.py` and `test_redis_….py` belong to the module `redis`.
-    Whatever else belongs to a backend is listed under `files` in its row.
+    The folder `redis`, `redis.py`, `redis_….py`, `test_redis.py` and `test_redis_….py` belong to the module
+    `redis`. `files` in the row of a backend lists its other files.
     """
     backends = answers["_backends"]
     chosen = backends[answers["backend"]]
@@ -33,7 +32,7 @@ def drop_other_backends(project: Path, answers: dict[str, Any]) -> None:
         for path in [path for path in folder.glob("*") if others.fullmatch(path.name)]:
             remove(path)
     for module in kept - {chosen["store"]["module"]}:
-        # These test that module alone as the store.
+        # These tests need that module as the store.
         for path in (*tests.glob(f"*/test_{module}*.py"), *tests.glob(f"proof/{module}_*.py")):
             remove(path)
     files = {file for row in backends.values() for file in row.get("files", [])}
@@ -49,14 +48,14 @@ def drop_proof(project: Path) -> None:
 
 
 def drop_caches(project: Path) -> None:
-    """Remove what tools left in the template's folder when somebody worked on it there."""
+    """Remove caches that tools left in the template's folder."""
     for name in ("__pycache__", ".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache"):
         for path in [path for path in project.rglob(name) if ".venv" not in path.parts]:
             remove(path)
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder, and the folder around it once that is empty."""
+    """Remove a file or a folder, and its parent if that is empty then."""
     if path.is_dir():
         shutil.rmtree(path)
     else:
@@ -66,14 +65,14 @@ def remove(path: Path) -> None:
 
 
 def next_steps(project: Path, answers: dict[str, Any]) -> str:
-    """Say in three lines what came out and what to do with it."""
+    """Return three lines: the session URI, the folder and the first commands."""
     row = answers["_backends"][answers["backend"]]
     uri = row["default_uri"].replace("{scheme}", answers["scheme"])
     folder = shlex.quote(str(project)) if os.name == "posix" else f'"{project}"'
     return (
-        f"Your agent is in {project.name}; its sessions live in {row['title']} at {uri}\n"
+        f"Your agent is in {project.name}. Its sessions are in {row['title']} at {uri}\n"
         f"  cd {folder}\n"
-        "  make demo && make test   (and `make help` for the rest)"
+        "  make demo && make test   (`make help` lists all commands)"
     )
 
 
@@ -87,7 +86,7 @@ def main(answers: dict[str, Any]) -> None:
         (project / "LICENSE").unlink(missing_ok=True)
     drop_caches(project)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a console need not know the folder's letters
+        sys.stdout.reconfigure(errors="replace")  # the console may lack letters of the folder
     print(next_steps(project, answers))
 
 

@@ -1,13 +1,12 @@
-"""Refuses answers that no working project could come from, each in one sentence with the mend.
+"""Refuses bad answers, each in one sentence that names the remedy.
 
-This file is the only home of the checks and is run twice. While the questions are being answered,
-the template's Jinja extension (`adk_session_template.py`) loads it from the checkout, so that
-nothing has been written yet when an answer is refused. Then cookiecutter runs it as its hook, with
-the answers rendered into the last lines: that catches answers that were never asked for, such as
-those of an edited replay file.
+This file has all checks and runs twice. While the questions are asked, the template's Jinja extension
+(`adk_session_template.py`) loads it from the checkout, so an answer is refused before anything is written.
+Then cookiecutter runs it as a hook, with the answers rendered into the last lines. This catches answers
+that were not asked for, such as those of an edited replay file.
 
-It needs nothing but the standard library. Cookiecutter renders the whole text with Jinja before
-it runs, so two braces in a row may only stand where an answer is meant.
+It uses only the standard library. Cookiecutter renders the whole file with Jinja before it runs, so double
+braces may only stand for answers.
 """
 
 import json
@@ -22,11 +21,11 @@ MAX_SCHEME = 32
 MAX_TTL_DAYS = 100 * 365
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
-# `adk` answers these itself, with and without a SQLAlchemy driver behind a plus sign.
+# ADK's own schemes. A SQLAlchemy driver may follow after a plus sign.
 ADK_SCHEMES = frozenset({"memory", "agentengine", "sqlite", "postgresql", "mysql"})
 
-# A package of one of these names would hide, or be hidden by, a module that the project imports:
-# its own files, what google-adk and the backends install, the tools, and devices of Windows.
+# A package with one of these names would shadow a module that the project imports, or be shadowed by it:
+# its own files, the packages of google-adk, the backends and the tools. Windows reserves the devices.
 TAKEN = frozenset(
     """
     agent demo services sessions settings test tests tools
@@ -55,13 +54,13 @@ TAKEN = frozenset(
 
 
 def is_taken(slug: str) -> bool:
-    """Tell whether the package of this slug would clash with a word or a module of Python."""
+    """Return whether the package of this slug would clash with a keyword or a module."""
     package = slug.replace("-", "_")
     return package in TAKEN or package in sys.stdlib_module_names or keyword.iskeyword(package)
 
 
 def safe_slug(text: str) -> str:
-    """Make the default slug: whatever the project's name was, it is one that is accepted."""
+    """Return a valid default slug for any project name."""
     slug = text[:MAX_SLUG].strip("-") or "my-agent"
     if slug[0].isdigit() or is_taken(slug):
         slug = f"agent-{slug}"[:MAX_SLUG].rstrip("-")
@@ -69,65 +68,62 @@ def safe_slug(text: str) -> str:
 
 
 def shown(answer: str) -> str:
-    """Quote an answer so that any terminal can print it on one line."""
+    """Quote an answer in printable characters on one line."""
     return ascii(answer if len(answer) <= MAX_SLUG else answer[:MAX_SLUG] + "...")
 
 
 def slug_problem(slug: str) -> str | None:
-    """Say why this slug cannot name both a folder and a Python package."""
-    mend = "take lower-case letters, digits and single words joined by '-', such as 'my-agent'"
+    """Return why this slug cannot name both a folder and a Python package."""
+    hint = "take lower-case letters and digits, with words joined by '-', such as 'my-agent'"
     if not slug:
-        return f"project_slug is empty: {mend}."
+        return f"project_slug is empty: {hint}."
     if len(slug) > MAX_SLUG:
         return f"project_slug is {len(slug)} characters long: take at most {MAX_SLUG}."
     if not re.fullmatch(r"[a-z]([a-z0-9_-]*[a-z0-9])?", slug):
-        return f"project_slug {shown(slug)} is no valid folder and package name: {mend}."
+        return f"project_slug {shown(slug)} is not a valid name of a folder and package: {hint}."
     if is_taken(slug):
         return (
-            f"project_slug {shown(slug)} would clash with a word or a module that Python already "
-            f"has: take a name of your own, such as '{safe_slug(slug)}'."
+            f"project_slug {shown(slug)} would clash with a keyword or a module of Python: "
+            f"take another name, such as '{safe_slug(slug)}'."
         )
     return None
 
 
 def scheme_problem(scheme: str, suffixes: list[str]) -> str | None:
-    """Say why ADK would not find the project's services under this URI scheme."""
-    mend = "take a lower-case letter followed by lower-case letters and digits, such as 'acme'"
+    """Return why ADK would not find the project's services under this URI scheme."""
+    hint = "take a lower-case letter followed by lower-case letters and digits, such as 'acme'"
     if not scheme:
-        return f"scheme is empty: {mend}."
+        return f"scheme is empty: {hint}."
     if len(scheme) > MAX_SCHEME:
         return f"scheme is {len(scheme)} characters long: take at most {MAX_SCHEME}."
     if not re.fullmatch(r"[a-z]([a-z0-9.+-]*[a-z0-9])?", scheme):
-        return f"scheme {shown(scheme)} is not one that a URL can begin with: {mend}."
+        return f"scheme {shown(scheme)} is not a valid URI scheme: {hint}."
     for variant in (scheme + suffix for suffix in suffixes):
         if variant.split("+")[0] in ADK_SCHEMES:
-            same = "" if variant == scheme else f" (it also stands for {variant!r})"
-            return (
-                f"scheme {shown(scheme)} belongs to ADK itself{same}: take a name of your own, "
-                "such as 'acme'."
-            )
+            same = "" if variant == scheme else f" (it includes {variant!r})"
+            return f"scheme {shown(scheme)} belongs to ADK itself{same}: take another one, such as 'acme'."
     return None
 
 
 def ttl_problem(ttl: str) -> str | None:
-    """Say why this is not a time that a session can live for."""
+    """Return why this is not a valid time to live."""
     parts = re.fullmatch(r"([0-9]+)([smhd]?)", ttl)
     if not parts:
         return (
-            f"session_ttl {shown(ttl)} is not a time: write whole seconds, minutes, hours or days "
-            "like '90s', '30m', '24h' or '7d', or '0' for never."
+            f"session_ttl {shown(ttl)} is not a time to live: write whole seconds, minutes, hours or "
+            "days, such as '90s', '30m', '24h' or '7d', or '0' for ever."
         )
     digits = parts[1].lstrip("0")
     if len(digits) > 10 or int(digits or "0") * SECONDS[parts[2]] > MAX_TTL_DAYS * SECONDS["d"]:
         return (
             f"session_ttl {shown(ttl)} is longer than 100 years: take at most '{MAX_TTL_DAYS}d', "
-            "or '0' for never."
+            "or '0' for ever."
         )
     return None
 
 
 def model_problem(model: str) -> str | None:
-    """Say why this is not the name of a model."""
+    """Return why this is not the name of a model."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,79}", model):
         return (
             f"model {shown(model)} is not the name of a model: write it as its vendor does, "
@@ -137,14 +133,14 @@ def model_problem(model: str) -> str | None:
 
 
 def backend_problem(backend: str, known: list[str]) -> str | None:
-    """Say which backends there are."""
+    """Return why this is not a backend."""
     if backend not in known:
-        return f"backend {shown(backend)} is not known: take one of {', '.join(known)}."
+        return f"backend {shown(backend)} is unknown: take one of {', '.join(known)}."
     return None
 
 
 def text_problem(question: str, answer: str) -> str | None:
-    """Say why a text that may hold anything cannot even be written to a file."""
+    """Return why this text cannot be written to a file. Any valid Unicode is accepted."""
     try:
         answer.encode()
     except UnicodeEncodeError:
@@ -153,7 +149,7 @@ def text_problem(question: str, answer: str) -> str | None:
 
 
 def problems(answers: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a sentence for each answer that is wrong, of those that have been given so far."""
+    """Yield a sentence for each bad answer among those given so far."""
     given = {name: str(value) for name, value in answers.items() if not name.startswith("_")}
     backends = answers["_backends"]
     suffixes = backends.get(given.get("backend"), {}).get("suffixes", [""])

@@ -1,4 +1,4 @@
-# On the server that SESSION_SERVICE_URI names, here or in .env; else on Docker's; else on one that runs as long as this does
+# The server is that of SESSION_SERVICE_URI, here or in .env; else that of Docker; else one that runs as long as this command
 dev: $(UV)  ## Serve the agent with ADK's web interface on http://localhost:8000
 	@set -e; \
 	if [ -z "$$SESSION_SERVICE_URI" ] && ! grep -Eqs '^ *(export +)?SESSION_SERVICE_URI *= *[^ #]' .env \

@@ -1,1 +1,1 @@
-"""Tests of the generator: what it asks, what it refuses, and what comes out of it."""
+"""Tests of the generator and of the projects that it bakes."""

@@ -1,4 +1,4 @@
-"""How the tests bake: as a user's command line does, but without a process for each bake."""
+"""Bakes with cookiecutter's command line, but without a process for each bake."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ANSWERABLE = [question for question in QUESTIONS if not question.startswith("_")
 
 
 def cookiecutter(folder: Path, *options: str, typed: str = "", **answers: str) -> Result:
-    """Run cookiecutter's command on this template, leaving nothing in the home directory."""
+    """Run cookiecutter on this template, without touching the home directory."""
     with tempfile.TemporaryDirectory() as own:
         config = Path(own) / "config.yaml"
         config.write_text(json.dumps({"replay_dir": own, "cookiecutters_dir": own}), "utf-8")
@@ -33,7 +33,7 @@ def cookiecutter(folder: Path, *options: str, typed: str = "", **answers: str) -
 
 
 def bake(folder: Path, **answers: str) -> Path:
-    """Bake a project into an empty folder and return where it is."""
+    """Bake a project into an empty folder and return its path."""
     result = cookiecutter(folder, "--no-input", **answers)
     assert result.exit_code == 0, f"{result.output}{result.exception!r}"
     (project,) = folder.iterdir()
@@ -41,7 +41,7 @@ def bake(folder: Path, **answers: str) -> Path:
 
 
 def refusal(folder: Path, **answers: str) -> str:
-    """Bake with a bad answer: nothing may be written, and what was printed comes back."""
+    """Bake with a bad answer, check that nothing was written, and return the output."""
     result = cookiecutter(folder, "--no-input", **answers)
     assert result.exit_code == 1
     assert isinstance(result.exception, SystemExit), "it ended with a traceback"
@@ -57,7 +57,7 @@ def texts(project: Path) -> Iterator[tuple[str, str]]:
 
 
 def run(*command: str | Path, cwd: Path) -> None:
-    """Run a tool that came with the tests, and show what it said if it failed."""
+    """Run a tool of the tests' environment. Its output is shown if it fails."""
     name, *arguments = map(str, command)
     tool = shutil.which(name, path=Path(sys.executable).parent)
     assert tool, f"{name} is not installed beside Python"

@@ -1,4 +1,4 @@
-"""The bakes that tests share: one of each backend, made once."""
+"""Fixtures: one shared bake of each backend."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from .baking import BACKENDS, bake
 from .installed import SCHEME, Project
 
 TWO = ("sqlite", "redis")
-"""A file and a server: where a test is of ADK's commands and not of a store, these stand for all."""
+"""A file and a server. Tests of commands, not of stores, run only on these."""
 
 
-# No test fails for being slow.
+# A slow machine must not fail a test.
 hypothesis.settings.register_profile(
     "generator", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
@@ -22,19 +22,19 @@ hypothesis.settings.load_profile("generator")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let CI, which has a machine for each backend, run everything on every backend."""
+    """Add an option for CI, which runs everything on every backend."""
     parser.addoption("--thorough", action="store_true", help="all entry points on all backends")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Run the quick tests first: they tell most of what is wrong within seconds."""
+    """Run the quick tests first."""
     if not config.getoption("--thorough"):
         items[:] = [item for item in items if not is_left_to_ci(item)]
     items.sort(key=lambda item: item.get_closest_marker("installed") is not None)
 
 
 def is_left_to_ci(item: pytest.Item) -> bool:
-    """Tell whether a test would only repeat on one more backend what two have shown."""
+    """Return whether a test runs on two backends only, and this is another one."""
     mark = item.get_closest_marker("two_backends")
     if mark is None or not isinstance(item, pytest.Function):
         return False
@@ -45,14 +45,14 @@ def is_left_to_ci(item: pytest.Item) -> bool:
 
 @pytest.fixture(scope="session", params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> str:
-    """Each backend of cookiecutter.json in turn."""
+    """Each backend of cookiecutter.json."""
     name: str = request.param
     return name
 
 
 @pytest.fixture(scope="session")
 def baked(backend: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a project of this backend as it falls out of the oven; tests only read it."""
+    """Bake a project of this backend. Tests only read it."""
     return bake(tmp_path_factory.mktemp(backend), backend=backend)
 
 
@@ -61,7 +61,7 @@ def baked(backend: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in BACKENDS],
 )
 def project(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Set up a project of each backend with `make setup`, with a name that breaks bad templates."""
+    """Set up a project of each backend, with a name that breaks bad templates."""
     hostile = 'Agent "O\'Brien" {{ x }} 助手 🤖\n%s \\'
     folder = bake(
         tmp_path_factory.mktemp(request.param),
@@ -85,7 +85,7 @@ def project(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 def default_project(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Project:
-    """Set up a project of each backend as most people bake it, in a folder with a space in its path."""
+    """Set up a default project of each backend in a folder with a space in its path."""
     folder = tmp_path_factory.mktemp(f"default {request.param}")
     project = Project(bake(folder, backend=request.param), request.param)
     project.make("setup")

@@ -1,4 +1,4 @@
-"""A baked project with its dependencies installed, and how to run commands in it."""
+"""Runs commands in a baked project whose dependencies are installed."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ class Project:
 
     @property
     def package(self) -> str:
-        """Return the name of its package, which is the agent's name too."""
+        """Return the name of its package, which is also the name of the agent."""
         return self.folder.name.replace("-", "_")
 
     @property
     def row(self) -> dict[str, Any]:
-        """Return what cookiecutter.json says about its backend."""
+        """Return the row of its backend in cookiecutter.json."""
         return BACKENDS[self.backend]
 
     def tool(self, name: str) -> str:
@@ -55,7 +55,7 @@ class Project:
         return str(self.folder / ".venv" / "bin" / name)
 
     def start(self, *command: str, uri: str = "", **options: Any) -> subprocess.Popen[str]:
-        """Start a command in its folder, with nothing of the tests' own environment in the way."""
+        """Start a command in its folder, without the variables of the tests' own environment."""
         ours = (
             "VIRTUAL_ENV",
             "SESSION_SERVICE_URI",
@@ -83,7 +83,7 @@ class Project:
         )
 
     def run(self, *command: str, uri: str = "", typed: str = "") -> tuple[int, str]:
-        """Run a command to its end and return its exit status and all that it printed."""
+        """Run a command, and return its exit status and output."""
         pipes = {
             "stdin": subprocess.PIPE,
             "stdout": subprocess.PIPE,
@@ -100,14 +100,14 @@ class Project:
         return process.returncode, said
 
     def make(self, *words: str) -> str:
-        """Run one of its make targets, which must succeed, and return what it printed."""
+        """Run a make target, which must succeed, and return its output."""
         status, said = self.run("make", *words)
         assert status == 0, said
         return said
 
     @contextmanager
     def server(self, data: Path) -> Iterator[str]:
-        """Run the real server that its own tests use, with its data in a folder; yield its URI."""
+        """Run the server of its tests with its data in a folder, and yield its URI."""
         data.mkdir(exist_ok=True)
         command = (self.tool("python"), "-c", SERVE, str(data))
         process = self.start(*command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -121,7 +121,7 @@ class Project:
 
     @contextmanager
     def web(self, *command: str, uri: str, log: Path) -> Iterator[Web]:
-        """Start a command that serves HTTP; it is killed without warning in the end."""
+        """Start a command that serves HTTP. It is killed in the end."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -151,7 +151,7 @@ class Web:
     app: str
 
     def wait(self, process: subprocess.Popen[str], log: Path) -> None:
-        """Return once it answers."""
+        """Wait until it answers."""
         deadline = time.monotonic() + STARTS_WITHIN
         while process.poll() is None and time.monotonic() < deadline:
             try:
@@ -162,7 +162,7 @@ class Web:
         raise AssertionError(f"it does not serve:\n{log.read_text()}")
 
     def call(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        """Send a request, with a body as POST, and return what came back."""
+        """Send a request, as POST if it has a body, and return the reply."""
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json"}
         request = urllib.request.Request(self.address + path, data, headers)
@@ -178,7 +178,7 @@ class Web:
         return self.call(f"/apps/{self.app}/users/ada/sessions/{session}")
 
     def say(self, session: str, text: str) -> str:
-        """Say something to the agent and return its last words."""
+        """Send a message to the agent and return its last text."""
         message = {"role": "user", "parts": [{"text": text}]}
         names = {"appName": self.app, "userId": "ada", "sessionId": session}
         events = self.call("/run", {**names, "newMessage": message})

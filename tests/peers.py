@@ -1,8 +1,8 @@
-"""The faults that are said of ADK's own services, each as what a service should do instead.
+"""Promises that ADK's own services break.
 
-Run inside the environment of a baked project (`test_peers.py` does), it tries each promise on the project's
-own service and on the service that is said to break it, and prints as JSON how each of them ended.
-Counts decide and never times: bytes and commands as the server has counted them.
+`test_peers.py` runs this file in the environment of a baked project. It tries each promise on the project's
+service and on the service of ADK that breaks it, and prints the results as JSON. Costs are the bytes and
+commands that the server has counted, never times.
 """
 
 # ruff: noqa: D401
@@ -29,7 +29,7 @@ from google.adk.sessions.base_session_service import GetSessionConfig
 from google.genai import types
 
 Make = Callable[[], Any]
-"""Makes a service; a second one is what a second process would have."""
+"""Creates a service. A second one stands for a second process."""
 
 APP, USER, SESSION = "app", "user", "session"
 OWNER = {"app_name": APP, "user_id": USER}
@@ -37,7 +37,7 @@ NAME = {**OWNER, "session_id": SESSION}
 
 
 def event(text: str = "", timestamp: float = 1.0, **more: Any) -> Event:
-    """Return an event that says something."""
+    """Return an event with a text."""
     state = more.pop("state", {})
     content = types.Content(role="user", parts=[types.Part(text=text)])
     actions = EventActions(state_delta=state)
@@ -45,15 +45,15 @@ def event(text: str = "", timestamp: float = 1.0, **more: Any) -> Event:
 
 
 def texts(session: Any) -> list[str]:
-    """Return what the events of a session say."""
+    """Return the texts of a session's events."""
     return [said.content.parts[0].text for said in session.events]
 
 
-# Promises that every service can be held to.
+# Promises about any service.
 
 
-async def a_stale_writer_is_refused(make: Make) -> None:
-    """Of two that have read a session, the second to append has not seen what the first did."""
+async def stale_writer_is_refused(make: Make) -> None:
+    """Of two writers with the same copy, the second has not seen the event of the first."""
     service = make()
     await service.create_session(**NAME, state={"count": 0})
     first, second = await service.get_session(**NAME), await service.get_session(**NAME)
@@ -65,8 +65,8 @@ async def a_stale_writer_is_refused(make: Make) -> None:
     assert stored.state["count"] == len(stored.events), "a stale writer was accepted"
 
 
-async def equal_timestamps_hide_no_stale_writer(make: Make) -> None:
-    """Two events may carry the same time, to the last digit."""
+async def stale_writer_with_equal_timestamp_is_refused(make: Make) -> None:
+    """Two events may have exactly the same timestamp."""
     service = make()
     await service.create_session(**NAME)
     session = await service.get_session(**NAME)
@@ -81,8 +81,8 @@ async def equal_timestamps_hide_no_stale_writer(make: Make) -> None:
     raise AssertionError("a stale writer was accepted, because the timestamps are equal")
 
 
-async def of_stale_writers_that_come_together_one_is_accepted(make: Make) -> None:
-    """Sixteen have read the same revision."""
+async def one_of_many_writers_is_accepted(make: Make) -> None:
+    """Sixteen writers have the same copy."""
     service = make()
     session = await service.create_session(**NAME)
     later = session.last_update_time + 10
@@ -95,8 +95,8 @@ async def of_stale_writers_that_come_together_one_is_accepted(make: Make) -> Non
     assert accepted == 1, f"{accepted} of 16 were accepted"
 
 
-async def two_processes_do_not_both_count_from_zero(make: Make) -> None:
-    """Each reads a counter, adds one and appends, and each is told that it succeeded."""
+async def processes_do_not_count_from_zero_twice(make: Make) -> None:
+    """Two processes read a counter, add one and append."""
     services = make(), make()
     for number in range(20):
         name = {**OWNER, "session_id": str(number)}
@@ -114,7 +114,7 @@ async def two_processes_do_not_both_count_from_zero(make: Make) -> None:
 
 
 async def events_keep_their_order(make: Make) -> None:
-    """Ten events of one timestamp come back as they were appended."""
+    """Ten events have the same timestamp."""
     service = make()
     session = await service.create_session(**NAME)
     for number in range(10):
@@ -123,8 +123,8 @@ async def events_keep_their_order(make: Make) -> None:
     assert found == list("0123456789"), f"the order is {''.join(found)}"
 
 
-async def an_event_that_is_delivered_again_is_stored_once(make: Make) -> None:
-    """Its reply was lost, so it is sent again."""
+async def repeated_event_is_stored_once(make: Make) -> None:
+    """A caller repeats an event if the reply was lost."""
     service = make()
     session = await service.create_session(**NAME)
     said = event("once", session.last_update_time + 1)
@@ -137,8 +137,8 @@ async def an_event_that_is_delivered_again_is_stored_once(make: Make) -> None:
     assert found == ["once"], f"it is stored {len(found)} times"
 
 
-async def keys_of_two_sessions_of_a_user_are_both_kept(make: Make) -> None:
-    """Each sets another key of the user's, at the same time."""
+async def concurrent_user_keys_are_both_kept(make: Make) -> None:
+    """Two sessions of a user set different keys at the same time."""
     service, lost = make(), 0
     for number in range(100):
         sessions = [await service.create_session(**OWNER) for _ in range(2)]
@@ -153,16 +153,16 @@ async def keys_of_two_sessions_of_a_user_are_both_kept(make: Make) -> None:
     assert not lost, f"a key was lost {lost} times in 100"
 
 
-async def no_id_reaches_anothers_session(make: Make) -> None:
-    """User `a` has a session `b:c`, and user `a:b` a session `c`."""
+async def similar_ids_do_not_collide(make: Make) -> None:
+    """Joined by a colon, user `a` with session `b:c` equals user `a:b` with session `c`."""
     service = make()
     await service.create_session(app_name=APP, user_id="a:b", session_id="c", state={"secret": 1})
     found = await service.get_session(app_name=APP, user_id="a", session_id="b:c")
     assert found is None, "user `a` reads the session of user `a:b`"
 
 
-async def deleting_a_session_of_one_app_leaves_another_alone(make: Make) -> None:
-    """The other app is called as the first one's prefix is."""
+async def delete_does_not_affect_another_app(make: Make) -> None:
+    """The deleted app has the name of a prefix of keys."""
     service = make()
     await service.create_session(**NAME, state={"user:name": "Ada"})
     await service.delete_session(app_name="user_state", user_id=APP, session_id=USER)
@@ -170,8 +170,8 @@ async def deleting_a_session_of_one_app_leaves_another_alone(make: Make) -> None
     assert state == {"name": "Ada"}, "it wiped the state of a user of another app"
 
 
-async def a_deleted_session_stays_deleted(make: Make) -> None:
-    """Whatever is being appended to it at that moment."""
+async def deleted_session_stays_deleted(make: Make) -> None:
+    """An append runs at the same time as the deletion."""
     service = make()
     for number in range(200):
         name = {**OWNER, "session_id": str(number)}
@@ -182,8 +182,8 @@ async def a_deleted_session_stays_deleted(make: Make) -> None:
         assert found is None, "an append has brought it back"
 
 
-async def a_creation_that_is_refused_changes_nothing(make: Make) -> None:
-    """There is a session of that id already."""
+async def refused_creation_changes_nothing(make: Make) -> None:
+    """A session with this id exists."""
     service = make()
     await service.create_session(**NAME, state={"user:name": "Ada"})
     with suppress(AlreadyExistsError):
@@ -192,8 +192,8 @@ async def a_creation_that_is_refused_changes_nothing(make: Make) -> None:
     assert state == {"name": "Ada"}, "its `user:` state was written"
 
 
-async def a_partial_event_changes_nothing(make: Make) -> None:
-    """It is a piece of one that is still to come."""
+async def partial_event_changes_nothing(make: Make) -> None:
+    """A partial event is a part of a later one."""
     service = make()
     session = await service.create_session(**NAME)
     await service.append_event(session, event(partial=True, state={"user:half": 1}))
@@ -201,11 +201,11 @@ async def a_partial_event_changes_nothing(make: Make) -> None:
     assert state == {}, "its `user:` state was written"
 
 
-# Promises about what the server has to do, in Redis.
+# Promises about the load on Redis.
 
 
-async def state_of_a_user_outlives_sessions(make: Make) -> None:
-    """What has a time to live in Redis is gone one day, whether a session is alive or not."""
+async def user_state_outlives_sessions(make: Make) -> None:
+    """A key with a TTL in Redis disappears, even if a session is alive."""
     service = make()
     await service.create_session(**NAME, state={"user:name": "Ada"})
     found = [key for key in REDIS.scan_iter() if b"Ada" in (REDIS.dump(key) or b"")]
@@ -213,8 +213,8 @@ async def state_of_a_user_outlives_sessions(make: Make) -> None:
     assert all(REDIS.ttl(key) == -1 for key in found), "it expires by itself"
 
 
-async def an_append_does_not_cost_the_history(make: Make) -> None:
-    """The server sends and receives as much at event 500 as at event 10."""
+async def append_cost_does_not_depend_on_the_history(make: Make) -> None:
+    """The traffic of an append is the same at event 500 and at event 10."""
     service, costs = make(), []
     session = await service.create_session(**NAME)
     for number in range(501):
@@ -226,8 +226,8 @@ async def an_append_does_not_cost_the_history(make: Make) -> None:
     assert growth < 2, f"event 500 moves {growth:.0f} times the bytes of event 10"
 
 
-async def the_end_of_a_session_costs_no_more_than_the_end(make: Make) -> None:
-    """Twenty events of 500 are wanted."""
+async def recent_events_do_not_cost_the_history(make: Make) -> None:
+    """A reader asks for twenty events of 500."""
     writer = make()
     session = await writer.create_session(**NAME)
     for _ in range(500):
@@ -242,8 +242,8 @@ async def the_end_of_a_session_costs_no_more_than_the_end(make: Make) -> None:
     assert costs[0] < costs[1] / 5, "it loads all 500"
 
 
-async def a_list_does_not_scan_what_others_have(make: Make) -> None:
-    """The server holds a thousand keys that have nothing to do with it."""
+async def list_does_not_scan_other_keys(make: Make) -> None:
+    """The server has a thousand unrelated keys."""
     service = make()
     await service.create_session(**NAME)
     costs = []
@@ -265,49 +265,49 @@ Promise = Callable[[Make], Awaitable[None]]
 PROMISES: dict[str, dict[str, list[Promise]]] = {
     "redis": {
         "RedisSessionService": [
-            a_stale_writer_is_refused,
-            of_stale_writers_that_come_together_one_is_accepted,
-            an_event_that_is_delivered_again_is_stored_once,
-            keys_of_two_sessions_of_a_user_are_both_kept,
-            no_id_reaches_anothers_session,
-            deleting_a_session_of_one_app_leaves_another_alone,
-            a_deleted_session_stays_deleted,
-            a_creation_that_is_refused_changes_nothing,
-            a_partial_event_changes_nothing,
-            state_of_a_user_outlives_sessions,
-            an_append_does_not_cost_the_history,
-            the_end_of_a_session_costs_no_more_than_the_end,
-            a_list_does_not_scan_what_others_have,
+            stale_writer_is_refused,
+            one_of_many_writers_is_accepted,
+            repeated_event_is_stored_once,
+            concurrent_user_keys_are_both_kept,
+            similar_ids_do_not_collide,
+            delete_does_not_affect_another_app,
+            deleted_session_stays_deleted,
+            refused_creation_changes_nothing,
+            partial_event_changes_nothing,
+            user_state_outlives_sessions,
+            append_cost_does_not_depend_on_the_history,
+            recent_events_do_not_cost_the_history,
+            list_does_not_scan_other_keys,
         ],
     },
     "postgres": {
         "DatabaseSessionService": [
-            equal_timestamps_hide_no_stale_writer,
+            stale_writer_with_equal_timestamp_is_refused,
             events_keep_their_order,
-            an_event_that_is_delivered_again_is_stored_once,
+            repeated_event_is_stored_once,
         ],
     },
     "sqlite": {
         "DatabaseSessionService": [
-            equal_timestamps_hide_no_stale_writer,
-            two_processes_do_not_both_count_from_zero,
+            stale_writer_with_equal_timestamp_is_refused,
+            processes_do_not_count_from_zero_twice,
             events_keep_their_order,
-            an_event_that_is_delivered_again_is_stored_once,
+            repeated_event_is_stored_once,
         ],
         "SqliteSessionService": [
-            of_stale_writers_that_come_together_one_is_accepted,
-            equal_timestamps_hide_no_stale_writer,
-            an_event_that_is_delivered_again_is_stored_once,
+            one_of_many_writers_is_accepted,
+            stale_writer_with_equal_timestamp_is_refused,
+            repeated_event_is_stored_once,
         ],
     },
 }
-"""Of each backend's server: the services that are tried beside ours, and what on."""
+"""The promises to try, by backend and service of ADK."""
 
 REDIS: Any = None
 
 
 async def tried(promise: Promise, make: Make) -> str:
-    """Return what went wrong, or nothing."""
+    """Return the failure of a promise, or an empty string."""
     made: list[Any] = []
 
     def remember() -> Any:
@@ -330,7 +330,7 @@ async def tried(promise: Promise, make: Make) -> str:
 
 
 def peer(name: str, server: str, folder: str) -> Make:
-    """Return what makes one of ADK's own services, on the server or on a new file."""
+    """Return a function that creates a service of ADK, on the server or on a new file."""
     path = Path(tempfile.mkdtemp(dir=folder)) / "peer.db"
     if name == "RedisSessionService":
         from google.adk.integrations.redis import RedisSessionService, RedisSessionServiceConfig
@@ -347,7 +347,7 @@ def peer(name: str, server: str, folder: str) -> Make:
 
 
 def own_uri(backend: str, uri: str, folder: str) -> str:
-    """Return a session URI of the project's that shares nothing with the peer but the server."""
+    """Return a session URI of the project that shares only the server with the peer."""
     scheme, _, place = uri.partition("://")
     if backend == "sqlite":
         return f"{scheme}:///{tempfile.mkdtemp(dir=folder)}/own.db"
@@ -355,7 +355,7 @@ def own_uri(backend: str, uri: str, folder: str) -> str:
 
 
 def main(package: str, backend: str, uri: str) -> None:
-    """Try what can be tried on a server of this backend, and print what came of it."""
+    """Try all promises on a server of this backend, and print the results."""
     global REDIS
     sessions = importlib.import_module(f"{package}.sessions")
     driver = {"redis": "redis", "postgres": "postgresql+asyncpg"}.get(backend, backend)

@@ -1,7 +1,7 @@
 """`python -m tests.proof` bakes every backend, runs its tests, and writes docs/proof.md from the results.
 
-Name backends to run only these; `redis-cluster` is the backend `redis` on another kind of server. PROOF=long
-runs the long form of each test.
+Arguments select backends. `redis-cluster` is the backend `redis` on another kind of server. PROOF=long runs
+the long form of each test.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from .installed import SCHEME, Project
 PROMISES = """
     contract turns events codec isolation oracle persistence processes expiry poison faults uri
 """.split()
-"""The test modules that say what is promised of sessions, whatever they are kept in."""
+"""The test modules of the promises that every backend keeps."""
 
 NEED_ONE_ADDRESS = {"faults", "uri"}
-"""Those of them that are not run on other kinds of servers: a proxy cannot stand before a cluster."""
+"""Modules that are not run on other kinds of servers, because a proxy cannot front a cluster."""
 
 RESULTS = ROOT / "docs" / "proof.json"
 PAGE = ROOT / "docs" / "proof.md"
 
 HEAD = """\
-# What was proven, and on what
+# What was tested, and on which servers
 
-Written by `make proof` from the results of the tests that every project carries with it; do not edit.
-A test that failed, or was not run, would show here as such.
+`make proof` writes this page from the results of the projects' tests. Do not edit it. Failed and skipped
+tests are shown.
 
 | | {titles} |
 |---|{lines}|
@@ -44,30 +44,30 @@ A test that failed, or was not run, would show here as such.
 
 
 def promises(tests: Path, *, but: Iterable[str] = ()) -> list[Path]:
-    """Return the test modules of a project that say what is promised."""
+    """Return the paths of a project's test modules in `PROMISES`."""
     found = {path.stem.removeprefix("test_"): path for path in tests.glob("*/test_*.py")}
     return [found[name] for name in PROMISES if name in found and name not in but]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the tests of one backend came to, as `proof.json` keeps it."""
+    """The results of a backend's tests, as stored in `proof.json`."""
 
     title: str
     form: str
-    """`bounded` as in `make test`, or `long`."""
+    """`bounded`, as in `make test`, or `long`."""
     server: str
     versions: list[str]
     promises: dict[str, str]
-    """The first sentence of each module."""
+    """The first line of each module's docstring."""
     modules: dict[str, dict[str, int]]
-    """Of each module how many tests passed, failed or were skipped."""
+    """The numbers of tests that passed, failed or were skipped, by module."""
     figures: dict[str, dict[str, int]]
-    """What tests have counted, by test and name."""
+    """The figures that tests have recorded, by test and name."""
 
 
 def columns() -> dict[str, tuple[str, str]]:
-    """Return each backend, and each other kind of server of it, by the name that `make proof` knows."""
+    """Return backend and kind of server by their name in `make proof`."""
     found = {}
     for backend, row in BACKENDS.items():
         for kind in ("", *row.get("other_servers", ())):
@@ -112,7 +112,7 @@ def _first_sentence(path: Path) -> str:
 
 
 def _versions(project: Project) -> list[str]:
-    """Return what was installed of ADK, the driver and the server."""
+    """Return the installed versions of ADK, the driver and the server."""
     row = project.row
     wanted = ["google-adk", *row["dependencies"], *row["test_dependencies"]]
     names = {_name(requirement) for requirement in wanted}
@@ -140,8 +140,8 @@ def page(outcomes: list[Outcome]) -> str:
         cells = [_cell(outcome.modules.get(module)) for outcome in outcomes]
         text += f"| {promise.rstrip('.')} (`test_{module}.py`) | {' | '.join(cells)} |\n"
     text += (
-        "\nThe numbers are tests that passed. A dash stands where there is no network between, and where"
-        " a proxy cannot stand between.\n\n## What was counted\n\n"
+        "\nThe numbers are passed tests. A dash means that there is no network, or that a proxy cannot be"
+        " used.\n\n## Figures\n\n"
         f"| | {titles} |\n|---|{'|'.join('--:' for _ in outcomes)}|\n"
     )
     names = dict.fromkeys(
@@ -152,14 +152,16 @@ def page(outcomes: list[Outcome]) -> str:
         cells = ["–" if count is None else f"{count:,}" for count in found]
         words = test.removeprefix("test_").replace("_", " ")
         text += f"| {words}: **{what}** | {' | '.join(cells)} |\n"
-    text += "\n## What it was run against\n\n"
+    text += "\n## Servers\n\n"
     for outcome in outcomes:
         text += (
             f"- **{outcome.title[:1].upper()}{outcome.title[1:]}**, in the {outcome.form} form:"
             f" {outcome.server} ({', '.join(outcome.versions)})\n"
         )
     python = ".".join(map(str, sys.version_info[:3]))
-    text += f"\nPython {python} on {sys.platform}. What is said of ADK's own services is in `tests/test_peers.py`.\n"
+    text += (
+        f"\nPython {python} on {sys.platform}. `tests/test_peers.py` tests ADK's own services.\n"
+    )
     return text
 
 
@@ -171,9 +173,9 @@ def _cell(results: dict[str, int] | None) -> str:
 
 
 def main(names: list[str]) -> int:
-    """Run what is named, or all, and write the page; the exit status says whether all is well.
+    """Run the named columns, or all, and write the page. Return the exit status.
 
-    What was not run this time keeps the results of the last time.
+    The other columns keep the results of their last run.
     """
     known = columns()
     if unknown := [name for name in names if name not in known]:

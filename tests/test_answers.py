@@ -1,4 +1,4 @@
-"""What is asked, what is accepted, and what is refused before anything is written."""
+"""Questions, accepted answers, and answers that are refused before anything is written."""
 
 from __future__ import annotations
 
@@ -47,10 +47,8 @@ GOOD = {
 
 
 @pytest.mark.parametrize(("question", "answer"), [(q, a) for q, all_ in BAD.items() for a in all_])
-def test_a_bad_answer_is_refused_in_one_sentence(
-    tmp_path: Path, question: str, answer: str
-) -> None:
-    """It names the question, says what to answer instead, and stays short and printable."""
+def test_bad_answer_is_refused_in_one_sentence(tmp_path: Path, question: str, answer: str) -> None:
+    """The sentence names the question and the remedy, and is short and printable."""
     said = refusal(tmp_path, **{question: answer})
     assert said.startswith(f"{question} ")
     assert said.endswith(".")
@@ -61,21 +59,21 @@ def test_a_bad_answer_is_refused_in_one_sentence(
 
 
 @pytest.mark.parametrize(("question", "answer"), [(q, a) for q, all_ in GOOD.items() for a in all_])
-def test_a_good_answer_is_accepted(question: str, answer: str) -> None:
-    """Limits are where the sentences say that they are."""
+def test_good_answer_is_accepted(question: str, answer: str) -> None:
+    """The limits are those that the sentences name."""
     assert list(RULES["problems"]({"_backends": BACKENDS, question: answer})) == []
 
 
-def test_every_bad_answer_is_named_at_once(tmp_path: Path) -> None:
-    """What was answered before a check is looked at as a whole."""
+def test_all_bad_answers_are_named_together(tmp_path: Path) -> None:
+    """A check looks at all answers so far."""
     said = refusal(tmp_path, backend="redis", scheme="my_redis", project_name="x")
     assert said.startswith("scheme ")
     found = RULES["problems"]({"_backends": BACKENDS, "scheme": "A", "session_ttl": "soon"})
     assert [sentence.split()[0] for sentence in found] == ["scheme", "session_ttl"]
 
 
-def test_a_scheme_whose_variant_is_taken_is_refused() -> None:
-    """`x` is refused where the backend would also answer to `xs` and ADK owns that."""
+def test_scheme_with_a_taken_variant_is_refused() -> None:
+    """`x` is refused if the backend also registers `xs`, which belongs to ADK."""
     row = {"suffixes": ["", "ql"]}
     answers = {"_backends": {"some": row}, "backend": "some", "scheme": "acme"}
     assert list(RULES["problems"](answers)) == []
@@ -84,8 +82,8 @@ def test_a_scheme_whose_variant_is_taken_is_refused() -> None:
     assert "'mysql'" in said
 
 
-def test_an_unknown_backend_is_refused_with_the_known(tmp_path: Path) -> None:
-    """Cookiecutter itself checks choices, before it reads anything else of the template."""
+def test_unknown_backend_is_refused_with_a_list_of_known_ones(tmp_path: Path) -> None:
+    """Cookiecutter itself checks choices."""
     result = cookiecutter(tmp_path, "--no-input", backend="oracle")
     assert result.exit_code != 0
     assert all(backend in str(result.exception) for backend in BACKENDS)
@@ -95,8 +93,8 @@ def test_an_unknown_backend_is_refused_with_the_known(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "answer", ["project_slug=../x", "project_slug=", "scheme=my_redis", "session_ttl=soon"]
 )
-def test_the_command_ends_with_the_sentence_alone(tmp_path: Path, answer: str) -> None:
-    """The real command: exit status 1, no traceback, and no folder inside or outside."""
+def test_command_prints_only_the_sentence(tmp_path: Path, answer: str) -> None:
+    """The exit status is 1, and there is neither a traceback nor a folder."""
     inside = tmp_path / "inside"
     inside.mkdir()
     command = [sys.executable, "-m", "cookiecutter", str(ROOT), "--no-input", "--default-config"]
@@ -107,8 +105,8 @@ def test_the_command_ends_with_the_sentence_alone(tmp_path: Path, answer: str) -
 
 
 @pytest.mark.parametrize("edit", [{"scheme": "my_redis"}, {"backend": "oracle"}, {"model": ""}])
-def test_an_edited_replay_is_refused_by_the_hook(tmp_path: Path, edit: dict[str, str]) -> None:
-    """Replayed answers are never asked for, so only the hook can look at them."""
+def test_edited_replay_file_is_refused_by_the_hook(tmp_path: Path, edit: dict[str, str]) -> None:
+    """Replayed answers are not asked for, so only the hook can check them."""
     replay, out = tmp_path / "replay.json", tmp_path / "out"
     answers = {name: value for name, value in QUESTIONS.items() if name != "__prompts__"}
     answers |= {"project_slug": "my-agent", "__package": "my_agent", "__title": "My Agent"}
@@ -124,10 +122,10 @@ def test_an_edited_replay_is_refused_by_the_hook(tmp_path: Path, edit: dict[str,
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_the_last_words_are_three_lines(
+def test_next_steps_are_three_lines(
     tmp_path: Path, backend: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Where its sessions live, how to get there, what to run."""
+    """They name the session URI, the folder and the first commands."""
     project = bake(tmp_path, backend=backend)
     what, where, how = capfd.readouterr().out.splitlines()
     row = BACKENDS[backend]
@@ -136,8 +134,8 @@ def test_the_last_words_are_three_lines(
     assert "make demo" in how
 
 
-def test_questions_are_asked_in_order_and_enter_takes_the_defaults(tmp_path: Path) -> None:
-    """Nine times Enter bakes what --no-input bakes, and each question is in plain words."""
+def test_enter_accepts_the_defaults(tmp_path: Path) -> None:
+    """Pressing Enter at every question gives the same project as --no-input."""
     result = cookiecutter(tmp_path / "asked", typed="\n" * len(ANSWERABLE))
     assert result.exit_code == 0, result.output
     plain = bake(tmp_path / "plain")
@@ -145,8 +143,8 @@ def test_questions_are_asked_in_order_and_enter_takes_the_defaults(tmp_path: Pat
     assert {path.name for path in asked.iterdir()} == {path.name for path in plain.iterdir()}
 
 
-def test_every_question_and_choice_is_explained() -> None:
-    """A new backend cannot be forgotten in the prompts."""
+def test_every_question_and_choice_has_a_prompt() -> None:
+    """A new backend must have a prompt."""
     prompts = QUESTIONS["__prompts__"]
     assert list(prompts) == ANSWERABLE
     for question, prompt in prompts.items():
@@ -158,7 +156,7 @@ def test_every_question_and_choice_is_explained() -> None:
 
 @pytest.mark.parametrize("hook", HOOKS, ids=lambda hook: str(hook.name))
 def test_hooks_need_only_the_standard_library(hook: Path) -> None:
-    """They run with whatever Python cookiecutter runs with."""
+    """They run in cookiecutter's environment."""
     tree = ast.parse(hook.read_text("utf-8"))
     names = {
         (node.module or "").split(".")[0]
@@ -172,8 +170,8 @@ def test_hooks_need_only_the_standard_library(hook: Path) -> None:
 
 
 @given(st.one_of(st.text(max_size=12), st.from_regex(r"[A-Za-z0-9_.+:/ -]{0,12}", fullmatch=True)))
-def test_an_accepted_scheme_is_one_that_adk_finds(scheme: str) -> None:
-    """ADK looks up what urlparse says, for the scheme and for all its variants."""
+def test_accepted_scheme_is_found_by_adk(scheme: str) -> None:
+    """ADK looks up the scheme that urlparse returns. This holds for all variants."""
     if RULES["scheme_problem"](scheme, SUFFIXES) is None:
         for variant in (scheme + suffix for suffix in SUFFIXES):
             assert urlparse(f"{variant}://host:1/0").scheme == variant
@@ -181,30 +179,30 @@ def test_an_accepted_scheme_is_one_that_adk_finds(scheme: str) -> None:
 
 
 @given(st.from_regex(r"[a-z][a-z0-9]{0,31}", fullmatch=True))
-def test_a_plain_word_is_a_scheme(scheme: str) -> None:
-    """Nothing but ADK's own names is refused among plain words."""
+def test_plain_word_is_a_valid_scheme(scheme: str) -> None:
+    """Only ADK's own schemes are refused."""
     refused = RULES["scheme_problem"](scheme, [""]) is not None
     assert refused == (scheme in RULES["ADK_SCHEMES"])
 
 
 @given(st.integers(0, 2**80), st.sampled_from(["", "s", "m", "h", "d"]))
-def test_a_ttl_is_accepted_up_to_a_hundred_years(number: int, unit: str) -> None:
-    """Whatever the unit, the limit is the same."""
+def test_ttl_is_limited_to_a_hundred_years(number: int, unit: str) -> None:
+    """The limit is the same in every unit."""
     seconds = number * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[unit]
     accepted = RULES["ttl_problem"](f"{number}{unit}") is None
     assert accepted == (seconds <= 36500 * 86400)
 
 
 @given(st.text(max_size=60))
-def test_the_default_slug_is_always_accepted(name: str) -> None:
-    """No project name can make its own default a bad answer."""
+def test_default_slug_is_always_accepted(name: str) -> None:
+    """Every project name leads to a valid slug."""
     slug = RULES["safe_slug"](slugify(name))
     assert RULES["slug_problem"](slug) is None
 
 
 @given(st.one_of(st.text(max_size=8), st.from_regex(r"[A-Za-z0-9_.-]{1,40}", fullmatch=True)))
-def test_an_accepted_slug_is_a_folder_and_a_package(slug: str) -> None:
-    """It is imported, typed in shells and used as a project's name."""
+def test_accepted_slug_is_a_valid_folder_and_package(slug: str) -> None:
+    """It is imported, typed in shells and used as the project's name."""
     if RULES["slug_problem"](slug) is None:
         package = slug.replace("-", "_")
         assert package.isidentifier()

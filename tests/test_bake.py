@@ -1,4 +1,4 @@
-"""What comes out of the oven, read where it lies: nothing of it is installed or run here."""
+"""Checks of the files of baked projects. Nothing of a project is installed or run."""
 
 from __future__ import annotations
 
@@ -27,20 +27,22 @@ ROOMS = {
 
 
 def belongs_to(path: Path) -> set[str]:
-    """Return the modules of backends that a file of the template is named after."""
+    """Return the modules of backends in the name of a template file."""
     names = [*path.parent.parts, path.stem.removeprefix("test_")]
     modules = {module for row in BACKENDS.values() for module in row["modules"]}
     return {m for m in modules for name in names if name == m or name.startswith(f"{m}_")}
 
 
 def listed(row: dict[str, Any]) -> set[str]:
-    """Return the other files that a backend lists as its own."""
+    """Return the files that a backend lists in addition."""
     return {file.format(package="my_agent") for file in row.get("files", [])}
 
 
 @pytest.mark.parametrize("proof", ["no", "yes"])
-def test_exactly_these_files_come_out(backend: str, proof: str, tmp_path: Path) -> None:
-    """Besides what all projects have: the files of this backend, and no other backend's."""
+def test_project_has_exactly_the_files_of_its_backend(
+    backend: str, proof: str, tmp_path: Path
+) -> None:
+    """A project has the common files and those of its backend, and none of another backend."""
     row = BACKENDS[backend]
     elsewhere = set[str]().union(*map(listed, BACKENDS.values())) - listed(row)
     expected = set()
@@ -60,8 +62,8 @@ def test_exactly_these_files_come_out(backend: str, proof: str, tmp_path: Path) 
     assert {path for path, _ in texts(project)} == expected - elsewhere
 
 
-def test_rooms_are_where_the_readme_says(baked: Path) -> None:
-    """A reader sees which files are the owner's, which the demo's, and which the template's."""
+def test_readme_names_the_files_of_each_room(baked: Path) -> None:
+    """The rooms are the owner's files, the demo and the files from the template."""
     readme = (baked / "README.md").read_text("utf-8")
     for paths in ROOMS.values():
         for path in paths.split():
@@ -69,8 +71,8 @@ def test_rooms_are_where_the_readme_says(baked: Path) -> None:
             assert Path(path).name in readme, path
 
 
-def test_sessions_import_nothing_from_the_agents_side(baked: Path) -> None:
-    """The folder could be lifted out as a package of its own; so could its tests."""
+def test_sessions_do_not_import_the_agent(baked: Path) -> None:
+    """The folder and its tests could become a package of their own."""
     for path in (baked / "my_agent" / "sessions").rglob("*.py"):
         depth = len(path.relative_to(baked / "my_agent" / "sessions").parts)
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
@@ -87,11 +89,11 @@ INTERFACES = """
     before_run_callback after_run_callback on_run_error_callback on_user_message_callback user_message
     before_agent_callback callback_context atexit custom_time trust_env format variant
 """.split()
-"""What Python, ADK and drivers call by name, and a part of URIs that not every scheme has."""
+"""Names that Python, ADK or drivers use, and `variant`, which not every backend needs."""
 
 
-def test_nothing_unused_comes_out(baked: Path) -> None:
-    """Every function, class and variable of the project is used by the project."""
+def test_no_code_is_unused(baked: Path) -> None:
+    """The project uses each of its functions, classes and variables."""
     run(
         "vulture",
         "my_agent",
@@ -103,12 +105,12 @@ def test_nothing_unused_comes_out(baked: Path) -> None:
 
 
 def test_no_folder_is_empty(baked: Path) -> None:
-    """A folder whose files were dropped is dropped with them."""
+    """Empty folders are removed."""
     assert [path for path in baked.rglob("*") if path.is_dir() and not list(path.iterdir())] == []
 
 
 def test_no_jinja_is_left(baked: Path) -> None:
-    """Braces in pairs stand only in Python (f-strings) and in GitHub's expressions."""
+    """Only Python (f-strings) and GitHub's expressions have double braces."""
     for path, text in texts(baked):
         assert "cookiecutter" not in text, path
         if not path.endswith(".py"):
@@ -116,7 +118,7 @@ def test_no_jinja_is_left(baked: Path) -> None:
 
 
 def test_other_backends_leave_no_trace(baked: Path, backend: str) -> None:
-    """Neither a name nor a driver of a backend that was not chosen stands anywhere."""
+    """No file names another backend or its driver."""
     own = {backend, *BACKENDS[backend]["modules"]}
     foreign = set[str]().union(*(words(name) for name in BACKENDS if name not in own))
     foreign -= set[str]().union(*(words(name) for name in BACKENDS if name in own))
@@ -127,19 +129,19 @@ def test_other_backends_leave_no_trace(baked: Path, backend: str) -> None:
 
 
 def words(backend: str) -> set[str]:
-    """Return what a backend and its drivers are called."""
+    """Return the names of a backend and its drivers."""
     row = BACKENDS[backend]
     names = (backend, row["title"], *row["modules"], *map(package, row["dependencies"]))
     return {name.lower() for name in names} - {"requests"}  # an English word as well
 
 
 def package(requirement: str) -> str:
-    """Return the name alone of a requirement."""
+    """Return the package name of a requirement."""
     return re.split(r"[^A-Za-z0-9_.-]", requirement)[0]
 
 
 def test_text_files_are_tidy(baked: Path) -> None:
-    """One newline at the end, no space at the end of a line, no blank lines in heaps."""
+    """Files end with one newline and have neither trailing spaces nor many blank lines."""
     for path, text in texts(baked):
         assert text.endswith("\n"), path
         assert not text.endswith("\n\n"), path
@@ -148,8 +150,8 @@ def test_text_files_are_tidy(baked: Path) -> None:
         assert path == "LICENSE" or not re.search(r"\n\n\n\n", text), path
 
 
-def test_everything_parses(baked: Path) -> None:
-    """Python, TOML and YAML are what they claim to be."""
+def test_files_are_valid_python_toml_and_yaml(baked: Path) -> None:
+    """Every file of these types parses."""
     for path, text in texts(baked):
         if path.endswith(".py"):
             ast.parse(text, path)
@@ -159,8 +161,8 @@ def test_everything_parses(baked: Path) -> None:
             yaml.safe_load(text)
 
 
-def test_python_is_formatted_and_clean(baked: Path) -> None:
-    """The project's own configuration finds nothing to mend (types: see test_variants)."""
+def test_python_is_formatted_and_linted(baked: Path) -> None:
+    """The project's own configuration is used. `test_variants` checks the types."""
     run("ruff", "format", "--check", "--no-cache", ".", cwd=baked)
     run("ruff", "check", "--no-cache", ".", cwd=baked)
 
@@ -168,8 +170,8 @@ def test_python_is_formatted_and_clean(baked: Path) -> None:
 PLACEHOLDERS = (":password@", ":secret@", "not a real one", "PASSWORD: agent", ":agent@")
 
 
-def test_no_secret_comes_out(baked: Path) -> None:
-    """A scanner finds nothing but examples of where a password stands, and what tests pretend."""
+def test_no_secrets(baked: Path) -> None:
+    """A scanner finds only placeholders and the passwords of tests."""
     tool = str(Path(sys.executable).with_name("detect-secrets"))
     ran = subprocess.run(
         [tool, "scan", "--all-files", "--force-use-all-plugins", "."],
@@ -193,37 +195,37 @@ EDGES = [
 
 
 @pytest.mark.parametrize("answers", EDGES, ids=["short", "long", "odd"])
-def test_the_length_of_answers_changes_no_format(
+def test_length_of_answers_does_not_affect_formatting(
     backend: str, answers: dict[str, str], tmp_path: Path
 ) -> None:
-    """Lines neither overflow nor have room for what was wrapped, and imports stay in order."""
+    """Line breaks and the order of imports stay right."""
     project = bake(tmp_path, backend=backend, **answers)
     run("ruff", "format", "--check", "--no-cache", ".", cwd=project)
     run("ruff", "check", "--no-cache", ".", cwd=project)
 
 
 def test_compose_file_is_valid(baked: Path) -> None:
-    """Checked against the schema of the Compose specification."""
+    """It matches the schema of the Compose specification."""
     schema = ("--builtin-schema", "vendor.compose-spec")
     run("check-jsonschema", *schema, "docker-compose.yml", cwd=baked)
 
 
 def test_workflow_is_valid(baked: Path) -> None:
-    """Checked against GitHub's schema, and by a linter that knows expressions and shells."""
+    """It matches GitHub's schema and passes actionlint."""
     workflow = ".github/workflows/ci.yml"
     run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", workflow, cwd=baked)
     run("actionlint", workflow, cwd=baked)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="hadolint has no wheel for Windows")
-def test_dockerfile_is_clean(baked: Path) -> None:
-    """Hadolint finds nothing."""
+def test_dockerfile_is_linted(baked: Path) -> None:
+    """Hadolint reports nothing."""
     run("hadolint", "Dockerfile", cwd=baked)
 
 
 @pytest.mark.parametrize("licence", QUESTIONS["license"])
 def test_licence(tmp_path: Path, licence: str) -> None:
-    """The chosen text with the author in it, or no file at all; pyproject says the same."""
+    """LICENSE has the chosen text and the author, or does not exist. pyproject.toml agrees."""
     project = bake(tmp_path, license=licence, author="Ada Lovelace")
     said = tomllib.loads((project / "pyproject.toml").read_text("utf-8"))["project"]
     if licence == "Proprietary":
@@ -236,7 +238,7 @@ def test_licence(tmp_path: Path, licence: str) -> None:
 
 
 def test_answers_reach_the_project(tmp_path: Path) -> None:
-    """Each answer is found where the project says it."""
+    """Each answer is in the files that use it."""
     answers = {"project_name": "Front Desk", "description": "Welcomes people.", "author": "Ada"}
     project = bake(tmp_path, **answers, scheme="acme", session_ttl="1h", model="gemini-9")
     assert project.name == "front-desk"
@@ -251,15 +253,15 @@ def test_answers_reach_the_project(tmp_path: Path) -> None:
     assert any('"gemini-9"' in text for path, text in texts(project) if path.endswith(".py"))
 
 
-def test_no_slug_can_hide_a_file_of_the_project(baked: Path) -> None:
-    """`adk run my_agent` makes the package's own files importable by their bare names."""
+def test_no_slug_shadows_a_file_of_the_project(baked: Path) -> None:
+    """`adk run my_agent` makes the files of the package importable as top-level modules."""
     for path in [*(baked / "my_agent").iterdir(), *baked.glob("*.py")]:
         if not path.stem.startswith("__"):
             assert RULES["is_taken"](path.stem), path
 
 
-def test_baking_again_over_a_project_changes_the_backend(tmp_path: Path) -> None:
-    """Baking with --overwrite-if-exists leaves what a fresh bake would."""
+def test_overwriting_bake_can_change_the_backend(tmp_path: Path) -> None:
+    """Baking with --overwrite-if-exists gives the same project as a fresh bake."""
     first, second = list(BACKENDS)[:2]
     project = bake(tmp_path / "twice", backend=first)
     cookiecutter(tmp_path / "twice", "--no-input", "--overwrite-if-exists", backend=second)
@@ -267,20 +269,20 @@ def test_baking_again_over_a_project_changes_the_backend(tmp_path: Path) -> None
     assert dict(texts(project)) == dict(texts(fresh))
 
 
-def test_baking_twice_gives_the_same_bytes(baked: Path, backend: str, tmp_path: Path) -> None:
-    """No clock and no chance in what comes out, so that updates show only what changed."""
+def test_bakes_are_reproducible(baked: Path, backend: str, tmp_path: Path) -> None:
+    """The same answers give the same bytes, so an update shows only real changes."""
     assert dict(texts(bake(tmp_path, backend=backend))) == dict(texts(baked))
 
 
-def test_the_workflow_of_this_repository_is_valid() -> None:
-    """Ours is held to what we hold others to."""
+def test_workflow_of_the_template_is_valid() -> None:
+    """It passes the same checks as the workflow of a project."""
     workflow = ".github/workflows/ci.yml"
     run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", workflow, cwd=ROOT)
     run("actionlint", workflow, cwd=ROOT)
 
 
-def test_rows_are_complete() -> None:
-    """Every backend says the same things about itself, in the same order."""
+def test_backend_rows_are_complete() -> None:
+    """Every row has the same keys in the same order."""
     first, *others = BACKENDS.values()
     for row in others:
         assert [name for name in row if name not in ("files", "other_servers")] == list(first)

@@ -1,4 +1,4 @@
-"""Every way to start the agent, started for real, killed, and started again."""
+"""Every way to start the agent is started, killed and started again."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ TALKING = ["python -m {package} run", "adk run {package}"]
 
 
 def command(project: Project, line: str, uri: str) -> list[str]:
-    """Return a command; ADK's own is told the session URI, ours finds it in the environment."""
+    """Return a command. ADK's own take the session URI as an option, ours from the environment."""
     words = line.format(package=project.package).split()
     return words if words[0] == "python" else [*words, f"--session_service_uri={uri}"]
 
 
 @pytest.mark.two_backends(but=SERVING[0])
 @pytest.mark.parametrize("line", SERVING)
-def test_a_conversation_outlives_the_process(project: Project, line: str, tmp_path: Path) -> None:
-    """A name told to a process that is then killed is known to the next one."""
+def test_conversation_survives_a_kill(project: Project, line: str, tmp_path: Path) -> None:
+    """A name that was told to a killed process is known to the next one."""
     with project.server(tmp_path / "data") as uri:
         words = command(project, line, uri)
         with project.web(*words, uri=uri, log=tmp_path / "first.log") as web:
@@ -48,8 +48,8 @@ def test_a_conversation_outlives_the_process(project: Project, line: str, tmp_pa
 
 @pytest.mark.two_backends
 @pytest.mark.parametrize("line", TALKING)
-def test_a_talk_in_the_terminal_is_remembered(project: Project, line: str, tmp_path: Path) -> None:
-    """`run` keeps what it is told, too."""
+def test_terminal_conversation_is_stored(project: Project, line: str, tmp_path: Path) -> None:
+    """The next `run` knows the name."""
     with project.server(tmp_path / "data") as uri:
         words = command(project, line, uri)
         words[0] = project.tool(words[0])
@@ -61,7 +61,7 @@ def test_a_talk_in_the_terminal_is_remembered(project: Project, line: str, tmp_p
 
 
 def error(project: Project, line: str, uri: str) -> str:
-    """Run a command that must fail, and return the one sentence that says why."""
+    """Run a command that must fail, and return its error, which is one sentence."""
     words = command(project, line, uri)
     status, said = project.run(project.tool(words[0]), *words[1:], uri=uri)
     assert status != 0, said
@@ -73,15 +73,15 @@ def error(project: Project, line: str, uri: str) -> str:
 
 @pytest.mark.two_backends
 @pytest.mark.parametrize("line", [*SERVING, *TALKING])
-def test_a_scheme_that_nobody_knows_is_named(project: Project, line: str) -> None:
-    """Never a quiet fall through to SQLAlchemy or to memory."""
+def test_unknown_scheme_is_reported(project: Project, line: str) -> None:
+    """It must not silently fall through to SQLAlchemy or to memory."""
     assert "'acne'" in error(project, line, "acne://somewhere:1/0")
 
 
 @pytest.mark.two_backends(but=SERVING[0])
 @pytest.mark.parametrize("line", [*SERVING, *TALKING])
-def test_a_store_that_is_not_there_is_named(project: Project, line: str) -> None:
-    """The sentence says which backend and where, and not with what credentials."""
+def test_unreachable_store_is_reported(project: Project, line: str) -> None:
+    """The error names the backend and its address, but no credentials."""
     uri = project.row["unreachable_uri"].replace("{scheme}", SCHEME)
     sentence = error(project, line, uri)
     assert project.row["title"].split(" and ")[0] in sentence
@@ -90,13 +90,13 @@ def test_a_store_that_is_not_there_is_named(project: Project, line: str) -> None
     assert not credentials or credentials not in sentence
 
 
-def test_a_driver_that_is_not_installed_is_named(project: Project) -> None:
-    """The sentence says what is missing; what Python itself brings cannot be."""
+def test_missing_driver_is_reported(project: Project) -> None:
+    """The error names the missing module."""
     uri = project.row["default_uri"].replace("{scheme}", SCHEME)
     for requirement in project.row["dependencies"]:
         driver = re.split(r"[^A-Za-z0-9_-]", requirement)[0]
         module = driver.replace("-", ".")
-        if driver == "requests":  # without it, ADK itself does not start
+        if driver == "requests":  # ADK itself needs it
             continue
         uninstall = ("uv", "pip", "uninstall", "--python", project.tool("python"), driver)
         status, said = project.run(*uninstall)

@@ -1,4 +1,4 @@
-"""The template's Jinja extension: how answers get into files of every syntax."""
+"""The template's Jinja extension, which writes answers into files of every syntax."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
 
 
 @given(TEXTS)
-def test_tojson_says_the_same_in_every_syntax(text: str) -> None:
-    """One way to write a string serves JSON, TOML, YAML and Python."""
+def test_tojson_is_valid_in_every_syntax(text: str) -> None:
+    """The same string is valid in JSON, TOML, YAML and Python."""
     written = tojson(text)
     assert json.loads(written) == text
     assert tomllib.loads(f"x = {written}")["x"] == text
@@ -29,23 +29,23 @@ def test_tojson_says_the_same_in_every_syntax(text: str) -> None:
     assert ast.literal_eval(written) == text
 
 
-def test_tojson_leaves_letters_alone() -> None:
-    """People find their names as they wrote them."""
+def test_tojson_keeps_letters() -> None:
+    """Names look as they were written."""
     assert tojson("O'Brien & Søn <助手> 🤖") == '"O\'Brien & Søn <助手> 🤖"'
     assert tojson("\u202e\x7f\ufeff") == r'"\u202e\u007f\ufeff"'
 
 
 @given(TEXTS)
 def test_one_line_is_one_line(text: str) -> None:
-    """Headings and comments cannot be broken out of."""
+    """A text cannot end a heading or a comment."""
     line = one_line(text, "nameless")
     assert line
     assert len(line.splitlines()) == 1
     assert line.isprintable()
 
 
-def test_assignments_are_written_as_the_formatter_would(tmp_path: Path) -> None:
-    """Whatever the length and the quotes: nothing is left to reformat, and the value is the same."""
+def test_assignments_match_the_formatter(tmp_path: Path) -> None:
+    """Strings of any length and with any quotes keep their value and need no formatting."""
     chance = random.Random(1)
     texts = ["".join(chance.choices("ab c\"'\\é助{}%\a", k=k % 130)) for k in range(1000)]
     written = [assigned_to(text, "NAME") for text in texts]

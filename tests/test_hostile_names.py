@@ -1,4 +1,4 @@
-"""Names, descriptions and authors are data: whatever they hold, what comes out is a right project."""
+"""Names, descriptions and authors are data: any text gives a working project."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ HOSTILE = {
 
 @pytest.fixture(params=list(HOSTILE.values()), ids=list(HOSTILE))
 def text(request: pytest.FixtureRequest) -> str:
-    """Return one text that breaks templates."""
+    """Return a text that breaks careless templates."""
     hostile: str = request.param
     return hostile
 
 
 @pytest.fixture
 def project(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Bake with the text as name, description and author, from a folder where it may do no harm."""
+    """Bake with the text as name, description and author, in a folder where it can do no harm."""
     monkeypatch.chdir(tmp_path)
     project = bake(tmp_path / "out", project_name=text, description=text, author=text)
     assert list(tmp_path.rglob("pwned")) == []
@@ -68,8 +68,8 @@ def project(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return project
 
 
-def test_any_text_bakes_to_a_clean_project(project: Path, text: str) -> None:
-    """Everything parses, lints and says what was answered; nothing was run or looked up."""
+def test_hostile_text_bakes_to_a_clean_project(project: Path, text: str) -> None:
+    """All files are valid and contain the answers. Nothing was executed or looked up."""
     for path, content in texts(project):
         if path.endswith(".py"):
             ast.parse(content, path)
@@ -86,16 +86,16 @@ def test_any_text_bakes_to_a_clean_project(project: Path, text: str) -> None:
         assert words(author["name"]) == words(text)
 
 
-def test_any_text_is_one_heading(project: Path) -> None:
-    """The README begins with one line of title, whatever the name holds."""
+def test_hostile_text_becomes_one_heading(project: Path) -> None:
+    """The README begins with one line of title."""
     title, blank = (project / "README.md").read_text("utf-8").splitlines()[:2]
     assert title.startswith("# ")
     assert len(title) > 2
     assert blank == ""
 
 
-def test_no_text_reaches_what_machines_run(text: str, project: Path, tmp_path: Path) -> None:
-    """Python, commands, containers and CI are the same whatever people are called."""
+def test_hostile_text_does_not_reach_code(text: str, project: Path, tmp_path: Path) -> None:
+    """Python, commands, containers and CI do not depend on it."""
     slug = project.name
     plain = bake(tmp_path / "plain", project_slug=slug)
     ours, theirs = dict(texts(project)), dict(texts(plain))
@@ -113,5 +113,5 @@ def test_no_text_reaches_what_machines_run(text: str, project: Path, tmp_path: P
 
 
 def words(text: str) -> list[str]:
-    """Return what is left when unprintable characters and the width of spaces do not count."""
+    """Return the words of a text without unprintable characters."""
     return "".join(char if char.isprintable() else " " for char in text).split()

@@ -1,4 +1,4 @@
-"""A project that was baked a year ago gets what the template has learnt since."""
+"""Updates of baked projects with cruft."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ NOT_OURS = shutil.ignore_patterns(".git", ".venv", ".uv", ".*_cache", "__pycache
 
 
 def commit(folder: Path) -> None:
-    """Commit all that is in a folder, making a repository of it first."""
+    """Make a folder a git repository and commit all its files."""
     for words in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message=x"]):
         subprocess.run([*GIT, *words], cwd=folder, check=True)
 
 
 @pytest.fixture
 def template(tmp_path: Path) -> Path:
-    """Return a repository of the template's own, to change at will."""
+    """Return a copy of the template in its own repository."""
     folder = tmp_path / "template"
     shutil.copytree(ROOT, folder, ignore=NOT_OURS)
     commit(folder)
     return folder
 
 
-def test_cruft_brings_what_changed(template: Path, tmp_path: Path) -> None:
-    """Names that look like Jinja survive, the owner's changes too, and so do the refusals."""
+def test_cruft_update_brings_changes(template: Path, tmp_path: Path) -> None:
+    """An update keeps answers that look like Jinja and the owner's changes."""
     answers = '{"project_name": "{{ 7*7 }}", "backend": "redis", "scheme": "acme"}'
     run("cruft", "create", template, "--extra-context", answers, "--no-input", cwd=tmp_path)
     project = tmp_path / "agent-7-7"

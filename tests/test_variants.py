@@ -1,4 +1,4 @@
-"""Every backend's project, set up and run by its own commands on its own real server."""
+"""Projects of every backend, set up and run with their own commands on a real server."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ LEFT_BEHIND = shutil.ignore_patterns(".venv", ".uv", ".data", ".*_cache", "__pyc
 
 
 def test_lint(project: Project) -> None:
-    """Format, style and strict types are right as they fall out of the oven."""
+    """A fresh bake passes its own format, style and type checks."""
     project.make("lint")
 
 
-def test_its_own_tests(project: Project) -> None:
-    """They pass with no server running and without Docker, and no missing server hides in a skip."""
+def test_project_tests_pass(project: Project) -> None:
+    """They pass without Docker and without a running server, and nothing is skipped for that."""
     said = project.make("test", "ARGS=-rs")
     assert " passed" in said
     assert skipped_without_reason(said) == []
@@ -52,20 +52,20 @@ app = App(name="my_agent", root_agent=root_agent, plugins=[OneTurnAtATime()])
 
 
 @pytest.mark.two_backends
-def test_default_project_remembers(default_project: Project) -> None:
-    """What a newcomer runs first, without the proof."""
+def test_default_project_works(default_project: Project) -> None:
+    """It is baked without the proof."""
     default_project.make("lint")
     assert "Your name is Ada" in default_project.make("demo")
     assert " passed" in default_project.make("test", "ARGS=tests/test_agent.py tests/test_demo.py")
     offered = "make proof " in default_project.make("help")
-    assert offered == (default_project.backend == "custom"), "whoever writes a store has the proof"
+    assert offered == (default_project.backend == "custom"), "only `custom` always has the proof"
 
 
 @pytest.mark.two_backends
 def test_owner_can_replace_the_agent_and_remove_the_demo(
     default_project: Project, tmp_path: Path
 ) -> None:
-    """As README.md says: the tests of what was deleted go, and everything else stays green."""
+    """README.md says so: delete the tests of what was deleted, and all other tests pass."""
     project = Project(tmp_path / "my agents" / "my-agent", default_project.backend)
     shutil.copytree(default_project.folder, project.folder, ignore=LEFT_BEHIND)
     package = project.folder / "my_agent"
@@ -90,7 +90,7 @@ def test_owner_can_replace_the_agent_and_remove_the_demo(
 
 
 def skipped_without_reason(said: str) -> list[str]:
-    """Return the tests that were skipped, but for those that a superuser cannot run."""
+    """Return the skipped tests, except those that the superuser cannot run."""
     skipped = [line for line in said.splitlines() if line.startswith("SKIPPED")]
     return [line for line in skipped if "superuser" not in line]
 
@@ -103,8 +103,8 @@ OTHERS = [
 
 
 @pytest.mark.parametrize(("project", "kind"), OTHERS, indirect=["project"])
-def test_its_promises_on_another_kind_of_server(project: Project, kind: str) -> None:
-    """A cluster is no harder to trust than one server."""
+def test_promises_hold_on_another_kind_of_server(project: Project, kind: str) -> None:
+    """An example is a cluster."""
     tests = project.folder / "tests"
     paths = " ".join(str(path) for path in promises(tests, but=NEED_ONE_ADDRESS))
     status, said = project.run("env", f"TEST_SERVER={kind}", "make", "test", f"ARGS={paths}")
@@ -112,20 +112,20 @@ def test_its_promises_on_another_kind_of_server(project: Project, kind: str) -> 
 
 
 def test_demo(project: Project) -> None:
-    """A second process answers with what the first was told."""
+    """A second process knows the name that the first was told."""
     said = project.make("demo")
     assert "Your name is Ada" in said
 
 
 def test_help_lists_the_commands(project: Project) -> None:
-    """These names are an interface that scripts rely on."""
+    """Scripts rely on these names."""
     said = project.make("help")
     for target in "setup dev demo test lint docker-up docker-down clean help".split():
         assert f"make {target} " in said
 
 
-def test_the_package_imports_from_anywhere(project: Project) -> None:
-    """`uv sync` installs the project itself, driver included."""
+def test_package_is_importable_from_anywhere(project: Project) -> None:
+    """`uv sync` installs the project and its driver."""
     code = (
         f"from {project.package}.sessions import create_session_service, register; register();"
         "from google.adk.sessions import BaseSessionService;"
@@ -135,8 +135,8 @@ def test_the_package_imports_from_anywhere(project: Project) -> None:
     assert status == 0, said
 
 
-def test_no_slug_can_hide_what_is_installed(project: Project) -> None:
-    """The list of names that are taken knows all that this project asks for, and ADK."""
+def test_no_slug_shadows_an_installed_package(project: Project) -> None:
+    """The list of taken names has all modules of the project's dependencies."""
     code = "import json; from importlib.metadata import packages_distributions as found; print(json.dumps(found()))"
     status, said = project.run(project.tool("python"), "-c", code)
     assert status == 0, said
@@ -150,12 +150,12 @@ def test_no_slug_can_hide_what_is_installed(project: Project) -> None:
 
 
 def canonical(name: str) -> str:
-    """Return a name as package indexes compare it, which is how a slug would have to be."""
+    """Return a name as package indexes normalize it."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def test_generator_and_project_agree_on_what_a_ttl_is(project: Project) -> None:
-    """What the question accepts, a session URI accepts too, and nothing else."""
+def test_generator_and_project_accept_the_same_ttls(project: Project) -> None:
+    """The question and the session URI accept the same values."""
     code = f"""
 import json, sys
 from {project.package}.sessions.errors import ConfigurationError

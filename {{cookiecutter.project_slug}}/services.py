@@ -1,6 +1,6 @@
-"""ADK loads this file when it is given this folder: `adk web .` or `adk api_server .`.
+"""ADK loads this file for `adk web .` and `adk api_server .`.
 
-It goes on without it after any exception, so what goes wrong ends the process.
+ADK ignores exceptions of this file, so an error ends the process.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Fixtures: a real server, a corner of it for each test, and session services on it."""
+"""Fixtures: a real server, a namespace on it for each test, and session services."""
 
 import os
 from collections.abc import AsyncIterator, Iterator
@@ -16,7 +16,7 @@ from .servers import namespace, serve
 
 @pytest.fixture(scope="session")
 def server_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The server that SESSION_SERVICE_URI names, else one that lives as long as the tests."""
+    """The URI of the server: SESSION_SERVICE_URI, or a server that runs as long as the tests."""
     if given := os.environ.get("SESSION_SERVICE_URI"):
         yield given
         return
@@ -27,7 +27,7 @@ def server_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def uri(server_uri: str) -> Iterator[str]:
-    """A corner of the server for one test."""
+    """A namespace on the server for one test."""
     with namespace(server_uri) as own:
         yield own
 
@@ -43,7 +43,7 @@ async def service(uri: str) -> AsyncIterator[PersistentSessionService]:
 async def any_service(
     request: pytest.FixtureRequest, uri: str
 ) -> AsyncIterator[BaseSessionService]:
-    """This project's service, and ADK's own in memory, which defines what is expected."""
+    """This project's service, and ADK's in-memory service as the reference."""
     if request.param == "in_memory":
         yield InMemorySessionService()
         return

@@ -1,4 +1,4 @@
-"""What your agent does. These tests are yours: change them together with the agent."""
+"""Tests of your agent. They are yours: change them together with the agent."""
 
 import json
 from collections.abc import Awaitable, Callable
@@ -20,9 +20,9 @@ Call = Callable[..., Awaitable[dict[str, Any]]]
 
 @pytest.fixture
 def call(service: PersistentSessionService) -> Call:
-    """Have the agent call a tool in a conversation that is stored on the real server.
+    """Let the agent call a tool in a stored session, and return the tool's result.
 
-    A scripted model stands in for Gemini: it calls what it is told to call.
+    A scripted model stands in for Gemini. It calls the tool that the message names.
     """
     agent = root_agent.clone(update={"model": Scripted()})
     runner = Runner(
@@ -44,25 +44,25 @@ def call(service: PersistentSessionService) -> Call:
     return call
 
 
-async def test_fact_about_a_user_is_known_in_every_conversation_of_that_user(call: Call) -> None:
+async def test_user_fact_is_known_in_all_sessions_of_the_user(call: Call) -> None:
     await call("remember", key="name", value="Ada")
     assert (await call("recall", key="name"))["value"] == "Ada"
     assert (await call("recall", key="Name", session="second"))["value"] == "Ada"
     assert await call("recall", key="name", user="grace") == {"key": "name", "known": False}
 
 
-async def test_fact_for_everybody_is_known_to_other_users(call: Call) -> None:
+async def test_app_fact_is_known_to_other_users(call: Call) -> None:
     await call("remember", key="door code", value="42", scope="app")
     assert (await call("recall", key="door code", user="grace"))["value"] == "42"
 
 
-async def test_fact_for_one_conversation_stays_in_it(call: Call) -> None:
+async def test_session_fact_stays_in_its_session(call: Call) -> None:
     await call("remember", key="topic", value="whales", scope="session")
     assert (await call("recall", key="topic"))["value"] == "whales"
     assert not (await call("recall", key="topic", session="second"))["known"]
 
 
-async def test_newer_fact_replaces_the_older_one(call: Call) -> None:
+async def test_newer_fact_replaces_older_one(call: Call) -> None:
     await call("remember", key="colour", value="green")
     await call("remember", key="colour", value="dark blue")
     assert (await call("recall", key="colour"))["value"] == "dark blue"
@@ -75,7 +75,7 @@ async def test_recall_without_a_key_returns_every_fact_by_scope(call: Call) -> N
     assert known == {"facts": {"session": {"topic": "whales"}, "user": {"name": "Ada"}, "app": {}}}
 
 
-async def test_removed_fact_is_not_known(call: Call, service: PersistentSessionService) -> None:
+async def test_removed_fact_is_unknown(call: Call, service: PersistentSessionService) -> None:
     """ADK sets a key to None when it rewinds a session."""
     await service.create_session(
         app_name=APP_NAME, user_id="ada", session_id="first", state={"topic": None}
@@ -85,7 +85,7 @@ async def test_removed_fact_is_not_known(call: Call, service: PersistentSessionS
 
 
 @pytest.mark.parametrize(("ttl", "left"), [("30m", "29m"), (0, "never")])
-async def test_session_report_says_where_the_session_is_and_when_it_expires(
+async def test_session_report_names_backend_and_expiry(
     call: Call, service: PersistentSessionService, ttl: str | int, left: str
 ) -> None:
     await service.create_session(app_name=APP_NAME, user_id="ada", session_id="first", ttl=ttl)

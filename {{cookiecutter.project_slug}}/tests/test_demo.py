@@ -1,4 +1,4 @@
-"""The demo's offline model: how it follows a conversation without a key. Goes when the demo goes."""
+"""Tests of the demo's offline model. Delete them together with the demo."""
 
 import pytest
 from google.adk.models.llm_request import LlmRequest
@@ -41,7 +41,7 @@ from {{ cookiecutter.__package }}.settings import DEFAULT_MODEL, model
         ("remember " * 100_000, None, {}),
     ],
 )
-def test_offline_model_reads_a_message_as_a_call(
+def test_message_becomes_a_tool_call(
     message: str, tool: str | None, arguments: dict[str, str]
 ) -> None:
     found, given = offline_model.understand(message)
@@ -52,7 +52,7 @@ def test_offline_model_reads_a_message_as_a_call(
 async def answers(
     contents: list[types.Content], *, stream: bool = False
 ) -> list[tuple[str, bool | None]]:
-    """Ask the offline model alone, with no tools. Return each text, and whether it is partial."""
+    """Return the texts of the offline model's answer, and whether each is partial. It has no tools."""
     request = LlmRequest(contents=contents)
     responses = [part async for part in OfflineModel().generate_content_async(request, stream)]
     return [(text_of(response), response.partial) for response in responses]
@@ -82,12 +82,12 @@ RESULT = types.Part.from_function_response(name="weather", response={"rain": Non
         ),
     ],
 )
-async def test_offline_model_answers_any_message(contents: list[types.Content]) -> None:
+async def test_any_message_is_answered(contents: list[types.Content]) -> None:
     ((text, _),) = await answers(contents)
     assert text.startswith(LABEL)
 
 
-async def test_streamed_answer_ends_with_the_whole_text() -> None:
+async def test_streamed_answer_ends_with_the_full_text() -> None:
     *words, whole = await answers(
         [types.Content(role="user", parts=[types.Part(text="hello")])], stream=True
     )
@@ -96,7 +96,7 @@ async def test_streamed_answer_ends_with_the_whole_text() -> None:
     assert "".join(text for text, _ in words) == whole[0]
 
 
-def test_offline_model_answers_only_without_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_model_is_used_without_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("GOOGLE_GENAI_USE_ENTERPRISE", "GOOGLE_GENAI_USE_VERTEXAI"):
         monkeypatch.setenv(name, "false")
     for name in ("GOOGLE_API_KEY", "GEMINI_API_KEY", "MODEL"):
@@ -116,6 +116,6 @@ def test_offline_model_answers_only_without_a_key(monkeypatch: pytest.MonkeyPatc
     assert model() == DEFAULT_MODEL
 
 
-def test_adk_finds_the_offline_model_by_its_name() -> None:
+def test_adk_finds_the_offline_model_by_name() -> None:
     agent = root_agent.clone(update={"model": "offline"})
     assert isinstance(agent.canonical_model, OfflineModel)

@@ -1,4 +1,4 @@
-"""An agent for Google's Agent Development Kit (ADK), and the sessions that it remembers by."""
+"""An agent for Google's Agent Development Kit (ADK), and its sessions."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from types import ModuleType
 
 
 def __getattr__(name: str) -> ModuleType:
-    """Load `agent`, in which ADK finds `root_agent`, when it is first asked for.
+    """Load `agent`, in which ADK finds `root_agent`, on first use.
 
-    Code that needs only the sessions does not wait for the agent.
+    Code that needs only the sessions does not load the agent.
     """
     if name == "agent":
         return importlib.import_module(f"{__name__}.agent")

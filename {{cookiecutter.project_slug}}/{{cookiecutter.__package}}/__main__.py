@@ -1,4 +1,4 @@
-"""`python -m` on this package: ADK's command line with this project's sessions, and own commands."""
+"""`python -m` on this package runs ADK's command line with this project's sessions and own commands."""
 
 import sys
 

@@ -1,7 +1,7 @@
-"""ADK loads this file when it is given this folder: `adk web`, `adk run` or `adk api_server`.
+"""ADK loads this file when a command gets this folder: `adk web`, `adk run` or `adk api_server`.
 
-It loads it by its bare name, as `services`, and goes on without it after any exception. So the
-package is made importable first, and what goes wrong ends the process.
+ADK imports it as `services` and ignores its exceptions. So this file makes the package importable first,
+and an error ends the process.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""What you choose for your agent. Settings that differ from place to place are in the environment."""
+"""Settings of your agent. Settings that differ between deployments are in the environment."""
 
 import importlib
 import os
@@ -12,16 +12,16 @@ __all__ = ["APP_NAME", "DESCRIPTION", "model"]
 {{ cookiecutter.description | one_line | assigned_to("DESCRIPTION") }}
 
 DEFAULT_MODEL = {{ cookiecutter.model | tojson }}
-"""The model that answers unless the variable MODEL names another."""
+"""The model, unless the variable MODEL names another."""
 
 OFFLINE = "offline"
 """The scripted model of the demo, which needs no key."""
 
 
 def model() -> str:
-    """Return the name of the model: MODEL, else the default.
+    """Return the name of the model: MODEL, or else the default.
 
-    Without a key it is the demo's offline model, for as long as the demo is there.
+    Without a key it is the demo's offline model, unless the demo was removed.
     """
     load_environment()
     chosen = os.environ.get("MODEL", "").strip() or DEFAULT_MODEL
@@ -33,7 +33,7 @@ def model() -> str:
 
 
 def has_credentials() -> bool:
-    """Whether the environment gives access to Gemini, with a key or through Google Cloud."""
+    """Return whether the environment gives access to Gemini, with a key or through Google Cloud."""
     cloud = ("GOOGLE_GENAI_USE_ENTERPRISE", "GOOGLE_GENAI_USE_VERTEXAI")
     keys = ("GOOGLE_API_KEY", "GEMINI_API_KEY")
     return any(os.environ.get(name, "").lower() in {"true", "1"} for name in cloud) or any(

@@ -1,8 +1,7 @@
-"""What the agent can do. Each tool works on the session that it is called in.
+"""The tools of the agent. A tool works on the session that it is called in.
 
-State has three scopes, told apart by the prefix of the key: the session's own (no prefix), the
-user's in all sessions (`user:`), and everybody's (`app:`). The session service stores what changes
-together with the event of the call.
+State has three scopes, with a prefix of the key: one session (no prefix), all sessions of a user (`user:`),
+and all users of the app (`app:`). The session service stores changes together with the event of the call.
 """
 
 from typing import Any, Literal
@@ -31,18 +30,18 @@ def remember(
     """
     name = tidy(key)
     if not name:
-        return {"error": "There is nothing to remember this under: the key is empty."}
+        return {"error": "The key is empty."}
     if scope not in PREFIXES:
-        return {"error": f"There is no scope {scope!r}; there are {', '.join(PREFIXES)}."}
+        return {"error": f"Unknown scope {scope!r}: use one of {', '.join(PREFIXES)}."}
     tool_context.state[PREFIXES[scope] + name] = value
     return {"remembered": name, "value": value, "scope": scope}
 
 
 def recall(tool_context: ToolContext, key: str = "") -> dict[str, Any]:
-    """Recall a fact: from this conversation, else what is known of the user, else of everybody.
+    """Recall a fact of this conversation, else of the user, else of everybody.
 
     Args:
-        key: what the fact is about; left empty, everything that is known is returned.
+        key: what the fact is about. Without a key, all known facts are returned.
     """
     name = tidy(key)
     if not name:
@@ -72,7 +71,7 @@ def session_report(tool_context: ToolContext) -> dict[str, Any]:
 
 
 def facts(state: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return what the state holds, by scope; `temp:` is not for keeping."""
+    """Return the facts in the state by scope, without `temp:` keys."""
     found: dict[str, dict[str, Any]] = {scope: {} for scope in PREFIXES}
     for key, value in state.items():
         if value is None or key.startswith(State.TEMP_PREFIX):
@@ -85,7 +84,7 @@ def facts(state: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def tidy(key: str) -> str:
-    """Return a key as it is stored: in lower case, with single spaces, without a scope's prefix."""
+    """Return a key in its stored form: lower case, single spaces, no prefix of a scope."""
     name = " ".join(key.split()).lower()
     for prefix in (State.APP_PREFIX, State.USER_PREFIX, State.TEMP_PREFIX):
         name = name.removeprefix(prefix)

@@ -1,1 +1,1 @@
-"""Tests that prove the session service itself: oracle, races, kills, faults and damaged records."""
+"""Tests that prove the session service: oracle, concurrency, kills, faults and damaged records."""

@@ -1,7 +1,7 @@
-"""What this project's sessions really cost, with its own server and network: `make bench`.
+"""`make bench` measures this project's sessions on its own server and network.
 
-Everything is measured through the session service, as ADK uses it, on conversations of the usual kind.
-It writes into a corner of its own on the server (`servers/`) and leaves nothing behind.
+It calls the session service as ADK does, with typical conversations. It writes to a namespace of its
+own on the server and removes it afterwards.
 """
 
 import asyncio
@@ -41,9 +41,9 @@ PROSE = (
 
 
 def conversation(seed: int = 0) -> Iterator[Event]:
-    """Yield the events of a conversation without end: questions, tool calls, results, answers.
+    """Yield the events of an endless conversation: questions, tool calls, results, answers.
 
-    Texts have some hundred characters, results set state, and one event in 200 carries an image.
+    Texts have about a hundred characters, results set state, and one event in 200 has an image.
     """
     dice = random.Random(seed)
     for number in count():
@@ -86,12 +86,12 @@ def conversation(seed: int = 0) -> Iterator[Event]:
 
 
 def text(dice: random.Random, words: int) -> str:
-    """Return some words."""
+    """Return a text of some words."""
     return " ".join(dice.choices(PROSE.split(), k=words))
 
 
 async def fill(service: BaseSessionService, session_id: str, events: int) -> Session:
-    """Create a session that has had so many events."""
+    """Create a session with this many events."""
     session = await service.create_session(app_name=APP, user_id=USER, session_id=session_id)
     for event in islice(conversation(), events):
         await service.append_event(session, event)
@@ -99,7 +99,7 @@ async def fill(service: BaseSessionService, session_id: str, events: int) -> Ses
 
 
 async def timed(call: Callable[[], Awaitable[object]], times: int = REPEAT) -> list[float]:
-    """Return how many seconds each call took; the first one, which warms up, does not count."""
+    """Return the seconds that each call took. The first call is a warm-up and is not counted."""
     await call()
     seconds = []
     for _ in range(times):
@@ -110,7 +110,7 @@ async def timed(call: Callable[[], Awaitable[object]], times: int = REPEAT) -> l
 
 
 async def measurements(uri: str) -> AsyncIterator[tuple[str, list[float]]]:
-    """Yield what was measured, and the seconds of each call."""
+    """Yield the name of each measurement and the seconds of its calls."""
     service, cold = create_session_service(uri), create_session_service(uri, cache_mb=0)
     async with service, cold:
         for length in LENGTHS:
@@ -136,13 +136,13 @@ async def measurements(uri: str) -> AsyncIterator[tuple[str, list[float]]]:
 
 
 def appending(service: BaseSessionService, session: Session) -> Callable[[], Awaitable[object]]:
-    """Return what appends the next event of a conversation each time it is called."""
+    """Return a function that appends the next event of a conversation."""
     events = conversation(seed=1)
     return lambda: service.append_event(session, next(events))
 
 
 async def measure(uri: str, console: Console) -> Table:
-    """Measure everything, telling on the way how far it is."""
+    """Measure everything, with a progress bar."""
     table = Table("", "median ms", "p99 ms", "times", box=None, pad_edge=False)
     for column in table.columns[1:]:
         column.justify = "right"
@@ -158,7 +158,7 @@ async def measure(uri: str, console: Console) -> Table:
 
 
 def main() -> None:
-    """Measure on the server of SESSION_SERVICE_URI, which `tests.servers` sets."""
+    """Measure on the server of SESSION_SERVICE_URI, which `tests.servers` sets, and print a table."""
     console = Console(stderr=True)
     server = os.environ["SESSION_SERVICE_URI"]
     try:

@@ -1,4 +1,4 @@
-"""What the proof adds: figures of what was counted, and hypothesis without time limits."""
+"""Fixtures of the proof: figures, and hypothesis without deadlines."""
 
 import hypothesis
 import pytest
@@ -14,12 +14,12 @@ hypothesis.settings.load_profile("project")
 
 @pytest.fixture
 def figure(record_property: Figure) -> Figure:
-    """Notes what a test has counted, for the summary below."""
+    """Record a figure of a test for the summary."""
     return record_property
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the figures: how many steps, pairs, kills and faults it was."""
+    """Print the figures: the numbers of steps, pairs, kills and faults."""
     reports = [
         report
         for outcome in ("passed", "failed")

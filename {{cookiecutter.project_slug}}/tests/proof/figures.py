@@ -1,7 +1,7 @@
-"""How much was tried: every test that repeats something says how often, and can do it at length.
+"""How often tests repeat something, in the short form and in the long one.
 
-`make test` is for every day and takes less than a minute; `make proof` sets PROOF=long and takes as long
-as it takes. The figures stand below the results of either, and in pytest's XML report.
+`make test` runs the short form in less than a minute. `make proof` sets PROOF=long and has no time limit.
+Both print the figures below the results and write them to pytest's XML report.
 """
 
 import os
@@ -10,16 +10,16 @@ from collections.abc import Callable
 from ..servers import EFFORT
 
 Figure = Callable[[str, object], None]
-"""Notes a figure of a test: what was counted, and how many."""
+"""Records a figure of a test: its name and its value."""
 
 LONG = os.environ.get("PROOF") == "long"
 
 
 def long_or_short(long: int, short: int) -> int:
-    """Return how many take part in this run."""
+    """Return the number for this run."""
     return long if LONG else short
 
 
 def repetitions(long: int, short: int) -> int:
-    """Return how often something is to be done in this run."""
+    """Return the number of repetitions for this run. Slow test servers reduce the short one."""
     return long if LONG else max(1, round(short * EFFORT))

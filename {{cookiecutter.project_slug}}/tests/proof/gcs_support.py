@@ -1,4 +1,4 @@
-"""What the proof of the Cloud Storage store needs: logs of numbers, appended by the store itself."""
+"""Helpers for the proof of the Cloud Storage store: sessions whose events are numbers."""
 
 from typing import Any
 
@@ -18,8 +18,8 @@ INCARNATION = "incarnation"
 
 def store_of(service: PersistentSessionService) -> GCSStore:
     """Return the store of a service."""
-    assert isinstance(service.store, GCSStore)
-    return service.store
+    assert isinstance(service.store.innermost, GCSStore)
+    return service.store.innermost
 
 
 def folder_of(service: PersistentSessionService) -> str:
@@ -28,13 +28,13 @@ def folder_of(service: PersistentSessionService) -> str:
 
 
 async def new_log(service: PersistentSessionService, events: int = 0) -> None:
-    """Create the session with so many events."""
+    """Create the session with this many events."""
     await service.store.create(KEY, incarnation=INCARNATION, state=ScopedState(), now=1.0, ttl=0)
     await fill(service, 1, events)
 
 
 async def fill(service: PersistentSessionService, first: int, last: int, said: bytes = b"") -> None:
-    """Append events that have numbers for timestamp, data and state."""
+    """Append events with numbers as timestamp, data and state."""
     for revision in range(first, last + 1):
         await service.store.append(
             KEY,
@@ -47,7 +47,7 @@ async def fill(service: PersistentSessionService, first: int, last: int, said: b
 
 
 async def numbers(service: PersistentSessionService, **filters: Any) -> list[int]:
-    """Return the numbers of the events that come back."""
+    """Return the numbers of the events that are read."""
     record = await service.store.load(KEY, now=1.0, **filters)
     assert record is not None
     assert record.state.session == {"last": b"%d" % record.head.position.revision}

@@ -1,4 +1,4 @@
-"""Checks what several writers were told against what is stored."""
+"""Checks the answers that several writers got against the stored session."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -10,18 +10,18 @@ from google.adk.sessions.session import Session
 
 
 class Answer(Enum):
-    """What a writer was told about an append."""
+    """The answer to an append."""
 
     ACCEPTED = auto()
     REFUSED = auto()
-    """The copy was stale, or its session was gone."""
+    """The copy was stale, or the session was gone."""
     NONE = auto()
-    """The writer was killed, or the reply was lost: nobody knows, and either may be true."""
+    """The outcome is unknown: the writer was killed, or the reply was lost."""
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One append: the event, the revision at which the writer had read the session, the answer."""
+    """An append: the event, the incarnation and revision of the writer's copy, and the answer."""
 
     event_id: str
     incarnation: str
@@ -29,19 +29,19 @@ class Attempt:
     answer: Answer = Answer.NONE
 
     def told(self, answer: Answer) -> "Attempt":
-        """Return the attempt with its answer."""
+        """Return the attempt with this answer."""
         return replace(self, answer=answer)
 
 
 def check(session: Session, incarnation: str, attempts: Iterable[Attempt]) -> Counter[Answer]:
-    """Raise AssertionError unless a session is what its writers were told, and count the answers.
+    """Check a session against its writers' attempts and return the number of each answer.
 
-    - What was accepted is stored once, and right behind what its writer had read: so exactly one
-      attempt wins each revision, and an event is never lost, doubled or moved.
-    - What was refused is not stored.
-    - What nobody knows about is stored once, or not at all.
-    - The state is what the stored events made of it: no event without its state, no state without
-      its event.
+    AssertionError is raised unless all of this is true:
+
+    - An accepted event is stored once, directly after the events that its writer had read.
+    - A refused event is not stored.
+    - An event with an unknown outcome is stored once or not at all.
+    - The state is the result of the stored events.
     """
     mine = [attempt for attempt in attempts if attempt.incarnation == incarnation]
     places: dict[str, list[int]] = {}

@@ -1,4 +1,4 @@
-"""Names made to be confused with one another, or with a command, by whoever is careless with them."""
+"""Names that careless code confuses with one another or with commands."""
 
 import itertools
 import random
@@ -20,13 +20,13 @@ JOINTS = [
     "\u2028",
     "\u200b",
 ]
-"""What could stand between the parts of a key."""
+"""Possible separators of the parts of a key."""
 
 PATTERNS = ["*", "?", "[a-z]", "a*", "%", "_", "a%", ".*", "^a", "a$", "(a|b)", "{a,b}", "**/a"]
-"""What matches other names where a name is taken for a pattern."""
+"""Names that match others if they are used as patterns."""
 
 PATHS = [".", "..", "../a", "a/..", "a/../b", "./a", "/a", "a/", "a//b", "C:\\a", "~", "%2e%2e/a"]
-"""What leads elsewhere where a name is taken for a path."""
+"""Names that lead elsewhere if they are used as paths."""
 
 CODE = [
     "'",
@@ -55,7 +55,7 @@ CODE = [
     "NaN",
     "true",
 ]
-"""What does something where a name is taken for code, a query or a number."""
+"""Names with another meaning if they are used as code, queries or numbers."""
 
 LOOKALIKES = [
     "a",
@@ -91,10 +91,10 @@ LOOKALIKES = [
     "é",
     "e\u0301",
 ]
-"""What is one name after folding case, normalizing, trimming or ignoring."""
+"""Names that are equal after case folding, normalization or trimming."""
 
 LONG = ["a" * length for length in (63, 64, 127, 128, 255, 256, 511, 512, 1_023, 1_024, 1_500)]
-"""What is one name after cutting it off."""
+"""Names that are equal after truncation."""
 
 SINGLE = [
     *PATTERNS,
@@ -113,7 +113,7 @@ SINGLE = [
 
 
 def joined_pairs(joints: list[str]) -> Iterator[tuple[Name, Name]]:
-    """Yield pairs of names that are the same text once their parts are joined."""
+    """Yield pairs of names that are equal once their parts are joined."""
     for joint in joints:
         yield ("a", f"b{joint}c", "d"), ("a", "b", f"c{joint}d")
         yield (f"a{joint}b", "c", "d"), ("a", f"b{joint}c", "d")
@@ -124,16 +124,16 @@ def joined_pairs(joints: list[str]) -> Iterator[tuple[Name, Name]]:
 
 
 def random_names(seed: int, count: int) -> list[str]:
-    """Return names that are made of all of the above, the same for the same seed."""
+    """Return random combinations of all of the above."""
     dice = random.Random(seed)
     parts = [*JOINTS, *SINGLE[:-6], "a", "b", "c"]
     return ["".join(dice.choices(parts, k=dice.randint(1, 4))) for _ in range(count)]
 
 
 def families(seed: int, count: int) -> Iterator[list[Name]]:
-    """Yield groups of names to be kept apart; every two of a group are a pair.
+    """Yield groups of names that must be isolated from each other.
 
-    The first groups are the same each time; `count` more are put together at random.
+    The first groups are fixed. `count` more are random.
     """
     for joint in JOINTS:
         yield _distinct(name for pair in joined_pairs([joint]) for name in pair)
@@ -148,6 +148,6 @@ def families(seed: int, count: int) -> Iterator[list[Name]]:
 
 
 def _distinct(names: Iterable[Name]) -> list[Name]:
-    """Return different names; what surrounds a session id is no part of it."""
+    """Return distinct names. White space around a session id is not part of it."""
     stripped = {(app, user, session.strip()) for app, user, session in names}
     return sorted(name for name in stripped if name[2])

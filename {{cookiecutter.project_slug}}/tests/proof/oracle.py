@@ -1,11 +1,11 @@
-"""This project's service beside ADK's `InMemorySessionService`, one step at a time.
+"""A state machine that compares this project's service with ADK's `InMemorySessionService`.
 
-Both get the same calls, with names that invite confusion, and everything that can be seen of either is
-compared. Two services of this project share the database: one keeps what it has decoded, the other
-decodes everything each time. Where the project differs from memory on purpose, the step says so:
+Both get the same calls, with similar names, and everything visible is compared. Two services of this
+project share the database: one with a cache and one without. They differ from memory on purpose:
 
-- a copy of a session that others have since appended to is refused (memory lets it write);
-- so is a copy of a session that was deleted and created again (memory writes into the new one).
+- They refuse an append through a stale copy. Memory accepts it.
+- They refuse an append through a copy of a session that was deleted and created again. Memory
+  appends to the new session.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ T = TypeVar("T")
 Name = tuple[str, str, str]
 
 JOINTS = [":", "/", "\x00", "%", "}:{"]
-"""What databases are tempted to put between the parts of a key."""
+"""Likely separators of the parts of a key."""
 
 TIMES = [1.0, 2.0, 2.0000000000000004, 1_700_000_000.123456]
 
@@ -74,12 +74,12 @@ events = st.builds(
 
 @dataclass
 class World:
-    """What all examples of one run share."""
+    """The state that all examples of a run share."""
 
     services: Sequence[PersistentSessionService]
     runner: asyncio.Runner
     now: float = field(default_factory=time.time)
-    """What the clock shows to both sides."""
+    """The time on both sides."""
     examples: int = 0
     steps: Counter[str] = field(default_factory=Counter)
 
@@ -90,19 +90,19 @@ class World:
 
 @dataclass
 class Copy:
-    """A session as a caller has it from either side, and what it was read at."""
+    """A caller's session objects from both sides, and the revision at which they were read."""
 
     name: Name
     incarnation: int
     revision: int
     whole: bool
-    """Whether it was read with all its events, so that it recognises each of them."""
+    """Whether it was read with all its events, and therefore recognises repeated ones."""
     ours: Session
     theirs: Session
 
 
 class Oracle(RuleBasedStateMachine):
-    """Two services and what their callers hold. `run_state_machine_as_test` makes it from a World."""
+    """The state machine. `run_state_machine_as_test` creates it from a World."""
 
     copies = Bundle("copies")
     said = Bundle("said")
@@ -115,7 +115,7 @@ class Oracle(RuleBasedStateMachine):
         self.world.examples += 1
 
     def teardown(self) -> None:
-        """Compare all in the end, what no step has touched included."""
+        """Compare everything, including sessions that no step has touched."""
         self._compare_everything()
 
     @initialize(
@@ -126,9 +126,9 @@ class Oracle(RuleBasedStateMachine):
         odd_id=st.sampled_from(ODD_IDS).map(str.strip).filter(bool),
     )
     def begin(self, data: st.DataObject, joint: str, odd_user: str, odd_id: str) -> Any:
-        """Choose names that would be one if they were joined, and create a session of each.
+        """Choose names that are equal once they are joined, and create a session for each.
 
-        The number of the example keeps its apps from those of others.
+        The number of the example separates its apps from those of other examples.
         """
         self.apps = [f"{self.world.examples}", f"{self.world.examples}{joint}a"]
         self.users = ["a", f"a{joint}b", odd_user]
@@ -138,7 +138,7 @@ class Oracle(RuleBasedStateMachine):
         names = [(app, *pair) for app in self.apps for pair in pairs]
         return multiple(*(self._create(service, name, {}) for name in names))
 
-    # What is done to both.
+    # Steps.
 
     @rule(target=copies, data=st.data(), state=states, pad=st.sampled_from(["", " ", "\n"]))
     def create(self, data: st.DataObject, state: dict[str, Any], pad: str) -> Any:
@@ -167,7 +167,7 @@ class Oracle(RuleBasedStateMachine):
 
     @rule(target=said, data=st.data(), news=st.lists(events, min_size=1, max_size=4))
     def converse(self, data: st.DataObject, news: list[Event]) -> Any:
-        """Do what an agent does: read the session, append some events, all through one copy."""
+        """Read the session and append some events through one copy, as an agent does."""
         name, service = self._name(data), self._service(data, "read")
         copy = self._get(name, service)
         if copy is None:
@@ -177,19 +177,19 @@ class Oracle(RuleBasedStateMachine):
 
     @rule(data=st.data(), copy=copies, event=said)
     def append_again(self, data: st.DataObject, copy: Copy, event: Event) -> None:
-        """Deliver an event that was stored already, to its session or to another one."""
+        """Append an event that is already stored in this session or another one."""
         self._append(self._service(data, "append again"), copy, event.model_copy(deep=True))
 
     @rule(data=st.data(), copy=copies, event=events)
     def append_through_json(self, data: st.DataObject, copy: Copy, event: Event) -> None:
-        """Append through what a client got as JSON; it must end with the last event stored."""
+        """Append through a copy that was parsed from JSON. It must end with the last stored event."""
         event.id, event.partial = Event.new_id(), None
         last = [stored.id for stored in self._memory_events(copy.name)[-1:]]
         stale = [read.id for read in copy.theirs.events[-1:]] != last
         try:
             received = [copy.theirs.model_dump_json(), copy.ours.model_dump_json()]
         except PydanticSerializationError:
-            return  # bytes in the state, which the client would never get
+            return  # the state has bytes, which ADK's own session cannot write as JSON
         theirs, ours = map(Session.model_validate_json, received)
         service = self._service(data, "append through JSON")
         self._append_to(service, copy.name, ours, theirs, event, stale=stale)
@@ -203,7 +203,7 @@ class Oracle(RuleBasedStateMachine):
         self.world.run(service.delete_session(**given))
         self._compare(copy.name)
 
-    # How that is done.
+    # Helpers of the steps.
 
     def _create(
         self, service: PersistentSessionService, name: Name, state: dict[str, Any], pad: str = ""
@@ -228,7 +228,7 @@ class Oracle(RuleBasedStateMachine):
         return app_name, user_id, session_id
 
     def _service(self, data: st.DataObject, step: str) -> PersistentSessionService:
-        """Begin a step: time goes on, and one of the services is called."""
+        """Begin a step: advance the time and choose one of the services."""
         self.world.steps[step] += 1
         self.world.now += 0.001
         return data.draw(st.sampled_from(self.world.services))
@@ -252,7 +252,7 @@ class Oracle(RuleBasedStateMachine):
         seen = _lasting(event)
         at = next((at for at, old in enumerate(stored, 1) if old == seen), 0) if current else 0
         if 0 < at <= copy.revision and not copy.whole:
-            return None  # what a filter left out when the copy was read is not recognised
+            return None  # a filtered copy does not recognise the events that it lacks
         return self._append_to(
             service, copy.name, copy.ours, copy.theirs, event, stale=stale, known_at=at, copy=copy
         )
@@ -282,7 +282,7 @@ class Oracle(RuleBasedStateMachine):
             assert problem is None, "an event that is stored is recognised"
             assert copy is not None
             if known_at == copy.revision + 1:
-                # Ours brings the copy up to date, as if the append had just succeeded.
+                # Ours updates the copy as if the append had just succeeded.
                 self.world.run(BaseSessionService.append_event(self.memory, theirs, event))
                 theirs.last_update_time = event.timestamp
                 copy.revision += 1
@@ -306,7 +306,7 @@ class Oracle(RuleBasedStateMachine):
         revision = len(self._memory_events(name))
         return Copy(name, self.incarnations[name], revision, whole, ours, theirs)
 
-    # What is compared.
+    # Comparisons.
 
     def _get(
         self, name: Name, service: PersistentSessionService, config: GetSessionConfig | None = None
@@ -341,7 +341,7 @@ class Oracle(RuleBasedStateMachine):
         assert self.world.run(service.get_user_state(**given)) == theirs
 
     def _compare(self, name: Name) -> None:
-        """Compare one session as every service sees it, once up to the very edge of a filter."""
+        """Compare a session in every service, once with a filter at the edge of the last event."""
         last = [event.timestamp for event in self._memory_events(name)[-1:]]
         edge = GetSessionConfig(after_timestamp=last[0]) if last else None
         for service, config in zip(self.world.services, (None, edge), strict=True):
@@ -359,7 +359,7 @@ class Oracle(RuleBasedStateMachine):
 
 
 def _lasting(event: Event) -> Event:
-    """Return the event as it is stored: without `temp:`."""
+    """Return the event as it is stored: without `temp:` state."""
     event = event.model_copy(deep=True)
     delta = event.actions.state_delta
     event.actions.state_delta = {key: delta[key] for key in delta if not key.startswith("temp:")}
@@ -367,6 +367,6 @@ def _lasting(event: Event) -> Event:
 
 
 def _same(ours: Session, theirs: Session) -> None:
-    """Compare all fields that ADK's Session has."""
+    """Compare all fields of ADK's Session."""
     for name in Session.model_fields:
         assert getattr(ours, name) == getattr(theirs, name), name

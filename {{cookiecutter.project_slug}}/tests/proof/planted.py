@@ -1,4 +1,4 @@
-"""Stores with a bug each, to show that the tests would find it."""
+"""Stores with one bug each, to show that the tests find it."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,7 +14,7 @@ from {{ cookiecutter.__package }}.sessions.store import (
 
 
 class Planted:
-    """Passes every call on to a store. Each subclass spoils one thing."""
+    """Forwards every call to a store. Each subclass adds a bug."""
 
     def __init__(self, store: SessionStore) -> None:
         self._store = store
@@ -23,8 +23,8 @@ class Planted:
         return getattr(self._store, name)
 
 
-class LosesAKey(Planted):
-    """Of an append that changes what the app and what the user have, forgets a key of the user's."""
+class LosesKey(Planted):
+    """Loses a `user:` key of an append that changes both `user:` and `app:` state."""
 
     async def append(self, key: SessionKey, *, state: Any, **more: Any) -> Head:
         if state.app and state.user:
@@ -32,8 +32,8 @@ class LosesAKey(Planted):
         return await self._store.append(key, state=state, **more)
 
 
-class WrongEdge(Planted):
-    """Leaves out an event that is exactly as old as the filter asks for."""
+class ExcludesEdge(Planted):
+    """Treats `after_timestamp` as exclusive."""
 
     async def load(
         self, key: SessionKey, *, since: float | None = None, **more: Any
@@ -42,8 +42,8 @@ class WrongEdge(Planted):
         return await self._store.load(key, since=since, **more)
 
 
-class IdsCollide(Planted):
-    """Joins user and session with a colon, so that `a` + `b:c` is what `a:b` + `c` is."""
+class CollidingIds(Planted):
+    """Joins user and session with a colon, so that `a` + `b:c` equals `a:b` + `c`."""
 
     def __init__(self, store: SessionStore) -> None:
         super().__init__(store)
@@ -65,4 +65,4 @@ class IdsCollide(Planted):
         await self._store.delete(self._joined(key))
 
 
-PLANTED: Sequence[type[Planted]] = (LosesAKey, WrongEdge, IdsCollide)
+PLANTED: Sequence[type[Planted]] = (LosesKey, ExcludesEdge, CollidingIds)

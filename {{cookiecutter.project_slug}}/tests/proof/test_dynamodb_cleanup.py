@@ -1,4 +1,4 @@
-"""What is left over in DynamoDB of sessions that were deleted or expired, and who removes it."""
+"""DynamoDB: what deleted and expired sessions leave behind, and its removal."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ AFTERWARDS = CLOCK_MARGIN + 5
 
 @pytest.fixture
 def clock() -> Iterator[Callable[[float], None]]:
-    """Put the clock of the service forward."""
+    """Moves the clock of the service forward."""
 
     def forward(seconds: float) -> None:
         platform_time.set_time_provider(lambda: time.time() + seconds)
@@ -35,10 +35,10 @@ def clock() -> Iterator[Callable[[float], None]]:
 
 
 async def clean_up(uri: str) -> None:
-    """Let a new process write a session of the app, and wait for its cleanup."""
+    """Write to a session of the app from a new process, and wait for its cleanup."""
     async with create_session_service(uri) as service:
         await create(service, "another", ttl=0)
-        store: Any = service.store
+        store: Any = service.store.innermost
         await until(lambda: not store._cleanup.tasks)
         await service.delete_session(app_name=APP, user_id=USER, session_id="another")
 
@@ -52,8 +52,8 @@ async def test_deleted_session_leaves_nothing(service: PersistentSessionService,
         assert stored_items(uri) == {}
 
 
-async def test_interrupted_deletion_is_finished(uri: str, clock: Callable[[float], None]) -> None:
-    """The head is gone and the events are still there, as after a kill of the process."""
+async def test_interrupted_deletion_is_completed(uri: str, clock: Callable[[float], None]) -> None:
+    """A process was killed after it had deleted the head and before it deleted the events."""
     if "endpoint_url" not in options_of(uri):
         pytest.skip("DynamoDB itself refuses calls that were sent to another host.")
     async with run_proxy(uri) as proxy, create_session_service(proxy.uri) as service:
@@ -69,7 +69,7 @@ async def test_interrupted_deletion_is_finished(uri: str, clock: Callable[[float
     assert stored_items(uri) == {}
 
 
-async def test_sessions_are_removed_after_their_expiry_and_not_before(
+async def test_sessions_are_removed_after_their_expiry(
     service: PersistentSessionService, uri: str, clock: Callable[[float], None]
 ) -> None:
     for session_id, ttl in (("short", "1h"), ("long", "7d"), ("ever", 0)):
@@ -90,7 +90,7 @@ async def test_sessions_are_removed_after_their_expiry_and_not_before(
     assert await exists(service, "ever")
 
 
-async def test_cleanup_of_a_session_that_was_continued_is_postponed(
+async def test_cleanup_of_an_extended_session_is_postponed(
     service: PersistentSessionService, uri: str, clock: Callable[[float], None]
 ) -> None:
     def due() -> int:
@@ -111,7 +111,7 @@ async def test_cleanup_of_a_session_that_was_continued_is_postponed(
     assert stored_items(uri) == {}
 
 
-async def test_rest_of_a_session_whose_head_dynamodb_removed_is_removed(
+async def test_rest_is_removed_after_dynamodb_removed_the_head(
     service: PersistentSessionService, uri: str, clock: Callable[[float], None]
 ) -> None:
     session = await create(service, ttl="1h", state={"own": 1})
@@ -124,7 +124,7 @@ async def test_rest_of_a_session_whose_head_dynamodb_removed_is_removed(
     assert stored_items(uri) == {}
 
 
-async def test_expired_session_and_its_successor_are_kept_apart(
+async def test_recreated_session_is_separate_from_the_expired_one(
     service: PersistentSessionService, uri: str, clock: Callable[[float], None]
 ) -> None:
     old = await create(service, ttl="1h", state={"old": 1})
@@ -145,7 +145,7 @@ async def test_expired_session_and_its_successor_are_kept_apart(
     assert (texts(stored), stored.state) == (["new"], {"new": 1})
 
 
-async def test_ids_too_long_for_a_key_are_listed_as_they_are(
+async def test_ids_too_long_for_a_key_are_listed_unchanged(
     service: PersistentSessionService, uri: str
 ) -> None:
     long = {"app_name": "é" * 5_000, "user_id": "/" * 10_000}

@@ -1,4 +1,4 @@
-"""Other writers, lost replies and late visibility in DynamoDB. A proxy plays what no emulator does."""
+"""DynamoDB: conflicts, lost replies and late visibility. A proxy simulates what the emulator lacks."""
 
 import asyncio
 import json
@@ -43,22 +43,22 @@ async def proxy(uri: str) -> AsyncIterator[DynamoDBProxy]:
 
 @pytest.fixture
 async def service(proxy: DynamoDBProxy) -> AsyncIterator[PersistentSessionService]:
-    """A service that goes through the proxy. It has already used the table and cleaned up."""
+    """A service that goes through the proxy. Its first use and first cleanup are over."""
     async with create_session_service(proxy.uri) as service:
         await create(service, "first")
-        store: Any = service.store
+        store: Any = service.store.innermost
         await until(lambda: not store._cleanup.tasks)
         proxy.requests.clear()
         yield service
 
 
 def tokens(proxy: DynamoDBProxy) -> list[str]:
-    """Return the token of each write that was seen."""
+    """Return the token of each write."""
     return [body["ClientRequestToken"] for name, body in proxy.requests if name == WRITE]
 
 
 class TestWrites:
-    async def test_conflicting_write_is_repeated_with_a_new_token(
+    async def test_conflicting_write_is_retried_with_a_new_token(
         self, service: PersistentSessionService, proxy: DynamoDBProxy
     ) -> None:
         session = await create(service)
@@ -69,10 +69,10 @@ class TestWrites:
         assert len(tokens(proxy)) == len(set(tokens(proxy))) == 4
         assert texts(await get(service)) == ["in the end"]
 
-    async def test_write_without_a_reply_is_repeated_with_the_same_token(
+    async def test_write_without_a_reply_is_retried_with_the_same_token(
         self, service: PersistentSessionService, proxy: DynamoDBProxy
     ) -> None:
-        """DynamoDB would answer as the first time. The emulator refuses, and the event is found."""
+        """DynamoDB repeats its first answer. The emulator refuses, and the store finds the event."""
         session = await create(service)
         proxy.requests.clear()
         proxy.answer_next(WRITE, proxy.lose_reply)
@@ -84,10 +84,10 @@ class TestWrites:
         assert created.state == {"user:n": 1}
         assert texts(session) == texts(await get(service)) == ["once"]
 
-    async def test_closing_waits_for_a_write_in_progress(
+    async def test_close_waits_for_a_write_in_progress(
         self, service: PersistentSessionService, proxy: DynamoDBProxy
     ) -> None:
-        """The SDK would otherwise try in vain, and nobody would know whether the event was stored."""
+        """Otherwise the SDK would fail, and the outcome of the append would be unknown."""
         session = await create(service)
         arrived, go_on = asyncio.Event(), asyncio.Event()
 
@@ -108,7 +108,7 @@ class TestWrites:
         assert proxy.count()[WRITE] == 1
         assert texts(session) == texts(await get(service)) == ["kept"]
 
-    async def test_conflict_without_end_is_reported(
+    async def test_permanent_conflict_is_reported(
         self, service: PersistentSessionService, proxy: DynamoDBProxy
     ) -> None:
         session = await create(service)
@@ -132,7 +132,7 @@ class TestWrites:
         with pytest.raises(ValueError, match="deleted, or it has expired"):
             await service.append_event(await get(service), event("without a head"))
 
-    async def test_writers_of_app_state_all_succeed(
+    async def test_concurrent_writers_of_app_state_all_succeed(
         self, service: PersistentSessionService, proxy: DynamoDBProxy
     ) -> None:
         sessions = [await create(service, f"s{number}") for number in range(8)]
@@ -147,8 +147,10 @@ class TestWrites:
         state = (await get(service, "first")).state
         assert state == {f"app:{number}": number for number in range(8)}
 
-    async def test_pauses_grow_and_differ_and_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Writers that collided must not collide again."""
+    async def test_retry_delays_are_random_growing_and_limited(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Otherwise writers that collided would collide again."""
         pauses: list[float] = []
 
         async def note(seconds: float) -> None:
@@ -162,7 +164,7 @@ class TestWrites:
         assert len(set(pauses)) == 8
         assert not await Backoff(-1).pause()
 
-    async def test_rest_of_a_batch_is_repeated(
+    async def test_unprocessed_items_of_a_batch_are_retried(
         self, service: PersistentSessionService, proxy: DynamoDBProxy, uri: str
     ) -> None:
         await service.append_event(await create(service), event())
@@ -181,7 +183,7 @@ class TestWrites:
 
 
 class TestReads:
-    async def test_conflicting_read_is_repeated(
+    async def test_conflicting_read_is_retried(
         self, service: PersistentSessionService, proxy: DynamoDBProxy
     ) -> None:
         await create(service)
@@ -190,7 +192,7 @@ class TestReads:
         assert await exists(service)
         assert proxy.count()[READ] == 2
 
-    async def test_event_that_becomes_visible_late_is_waited_for(
+    async def test_read_waits_for_an_event_that_is_not_visible_yet(
         self, service: PersistentSessionService, proxy: DynamoDBProxy
     ) -> None:
         session = await create(service)
@@ -223,7 +225,7 @@ class TestReads:
                 await get(cold)
             assert texts(await get(cold, config=GetSessionConfig(num_recent_events=1))) == ["2"]
 
-    async def test_session_that_is_deleted_during_a_read_is_not_found(
+    async def test_session_deleted_during_a_read_is_not_found(
         self, service: PersistentSessionService, proxy: DynamoDBProxy, uri: str
     ) -> None:
         await service.append_event(await create(service), event())
@@ -245,7 +247,7 @@ class TestReads:
         async with create_session_service(proxy.uri) as cold:
             assert not await exists(cold)
 
-    async def test_events_since_a_time_are_read_over_several_pages(
+    async def test_after_timestamp_reads_several_pages(
         self, service: PersistentSessionService, proxy: DynamoDBProxy
     ) -> None:
         session = await create(service)

@@ -1,4 +1,4 @@
-"""Processes, tables and settings of DynamoDB that an owner seldom meets."""
+"""DynamoDB: forks, concurrent first use, and unusual tables and settings."""
 
 import asyncio
 import os
@@ -40,7 +40,7 @@ async def proxy(uri: str) -> AsyncIterator[DynamoDBProxy]:
 
 @pytest.fixture
 def no_settings(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """An environment in which the SDK finds nothing."""
+    """An environment without settings of the SDK."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
@@ -49,7 +49,7 @@ def no_settings(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-def test_service_used_before_a_fork_works_in_the_child(uri: str) -> None:
+def test_service_works_in_a_forked_child(uri: str) -> None:
     service = create_session_service(uri)
 
     async def append(text: str) -> list[str | None]:
@@ -68,7 +68,7 @@ def test_service_used_before_a_fork_works_in_the_child(uri: str) -> None:
     assert asyncio.run(append("parent again")) == ["parent", "child", "parent again"]
 
 
-async def test_processes_that_start_together_create_one_table(uri: str) -> None:
+async def test_concurrent_first_use_creates_one_table(uri: str) -> None:
     credentials, at, _ = urlsplit(uri).netloc.rpartition("@")
     table = f"test-{token_hex(8)}"
     own = urlsplit(uri)._replace(netloc=f"{credentials}{at}{table}").geturl()
@@ -94,11 +94,11 @@ async def test_table_of_a_newer_version_is_refused(uri: str) -> None:
             await create(service)
 
 
-async def test_forgotten_ttl_costs_one_request(proxy: DynamoDBProxy) -> None:
+async def test_missing_ttl_is_set_in_one_request(proxy: DynamoDBProxy) -> None:
     async with create_session_service(proxy.uri) as service:
         session: Any = await create(service, ttl="2h")
         await create(service, "other", ttl="1h")
-        store: Any = service.store
+        store: Any = service.store.innermost
         await until(lambda: not store._cleanup.tasks)
         store._ttls.clear()
         for cost in (2, 1):
@@ -109,7 +109,7 @@ async def test_forgotten_ttl_costs_one_request(proxy: DynamoDBProxy) -> None:
         assert session.expires_at == pytest.approx(time.time() + 7_200, abs=60)
 
 
-async def test_many_keys_are_changed_at_once(uri: str) -> None:
+async def test_one_append_may_change_many_keys(uri: str) -> None:
     async with create_session_service(uri) as service:
         session, said = await create(service), event()
         said.actions.state_delta = {f"user:key {number}": number for number in range(100)}
@@ -120,7 +120,7 @@ async def test_many_keys_are_changed_at_once(uri: str) -> None:
     assert len(update["UpdateExpression"]) <= 4_096
 
 
-async def test_state_that_grows_beyond_the_limit_is_refused(uri: str) -> None:
+async def test_oversized_state_is_refused(uri: str) -> None:
     async with create_session_service(uri) as service:
         session = await create(service, state={"user:first": "x" * 300_000})
         with pytest.raises(ValueError, match="400 KB for the state"):
@@ -151,7 +151,7 @@ async def test_number_of_tries_may_come_from_the_environment(
     no_settings.setenv("AWS_MAX_ATTEMPTS", "2")
     async with create_session_service(proxy.uri) as service:
         session = await create(service)
-        store: Any = service.store
+        store: Any = service.store.innermost
         await until(lambda: not store._cleanup.tasks)
         proxy.count()
         proxy.answer_next(WRITE, *[error("ThrottlingException")] * 2)
@@ -160,7 +160,7 @@ async def test_number_of_tries_may_come_from_the_environment(
         assert proxy.count() == {WRITE: 2}
 
 
-async def test_tls_to_a_plain_endpoint_is_named(
+async def test_tls_to_a_plain_endpoint_is_reported(
     proxy: DynamoDBProxy, no_settings: pytest.MonkeyPatch
 ) -> None:
     no_settings.setenv("AWS_MAX_ATTEMPTS", "1")
@@ -180,7 +180,7 @@ async def test_tls_to_a_plain_endpoint_is_named(
         ("SomethingNew", "in two\nlines", "SomethingNew: in two lines"),
     ],
 )
-async def test_error_reply_becomes_a_sentence(
+async def test_error_reply_becomes_one_sentence(
     proxy: DynamoDBProxy, code: str, message: str, match: str
 ) -> None:
     async with create_session_service(proxy.uri) as service:
@@ -193,6 +193,6 @@ async def test_error_reply_becomes_a_sentence(
 
 
 @pytest.mark.parametrize("url", ["localhost:8000", "ftp://host", "http://", "http://u:secret@h"])
-def test_endpoint_that_is_not_a_url_is_refused(url: str) -> None:
+def test_invalid_endpoint_url_is_refused(url: str) -> None:
     with pytest.raises(ConfigurationError, match="endpoint_url"):
         create_session_service(f"{SCHEME}://sessions", endpoint_url=url)

@@ -1,4 +1,4 @@
-"""The cache of decoded events: bounded, counted right, and never shared with a reader."""
+"""The cache of decoded events: its size is limited, and readers get copies."""
 
 from collections.abc import Sequence
 
@@ -22,7 +22,7 @@ def size_of(events: Sequence[Event]) -> int:
 
 
 def log_of(length: int) -> EventLog:
-    """Return a log of some small events."""
+    """Return a log of small events."""
     log = EventLog("incarnation")
     events = [event(str(number)) for number in range(length)]
     log.extend(0, events, size_of(events))
@@ -30,11 +30,11 @@ def log_of(length: int) -> EventLog:
 
 
 def key(name: str) -> SessionKey:
-    """Return a key of the usual app and user."""
+    """Return a session key of `APP` and `USER`."""
     return SessionKey("app", "user", name)
 
 
-def test_least_recently_used_log_goes_first() -> None:
+def test_least_recently_used_log_is_evicted_first() -> None:
     log = log_of(3)
     cache = EventCache(2 * log.size)
     for name in ("first", "second"):
@@ -46,14 +46,14 @@ def test_least_recently_used_log_goes_first() -> None:
     assert cache.size == 2 * log.size
 
 
-def test_log_that_does_not_fit_is_not_kept() -> None:
+def test_oversized_log_is_not_cached() -> None:
     cache = EventCache(log_of(3).size)
     cache.put(key("long"), log_of(4))
     assert cache.get(key("long")) is None
     assert cache.size == 0
 
 
-def test_log_that_grew_is_counted_again() -> None:
+def test_grown_log_is_counted_again() -> None:
     cache = EventCache(1 << 30)
     cache.put(key("a"), log_of(3))
     cache.put(key("a"), log_of(5))
@@ -63,7 +63,7 @@ def test_log_that_grew_is_counted_again() -> None:
     assert cache.size == 0
 
 
-def test_log_takes_only_what_continues_it() -> None:
+def test_log_accepts_only_the_next_events() -> None:
     log = log_of(3)
     known, size, new = log.events[1:], log.size, event("new")
     log.extend(1, [*known, new], 100)
@@ -75,7 +75,7 @@ def test_log_takes_only_what_continues_it() -> None:
     assert log.size == size + event_cache.EVENT_OVERHEAD + 200
 
 
-async def test_copies_share_nothing_with_the_cached_events() -> None:
+async def test_copies_are_independent_of_the_cache() -> None:
     cached = log_of(5).events
     copied = await copies(cached)
     assert copied == cached

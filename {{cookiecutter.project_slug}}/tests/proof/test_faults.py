@@ -1,4 +1,4 @@
-"""A network and a server that fail at any moment: an error says so, and nothing is lost or doubled."""
+"""The network and the server fail at any moment: errors are reported, and nothing is lost or duplicated."""
 
 import asyncio
 import random
@@ -42,14 +42,14 @@ BAD = [weather for weather in Weather if weather is not Weather.FINE]
 
 @pytest.fixture(scope="module")
 def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server of these tests' own, near enough to stand a proxy before it."""
+    """A server of its own, for a proxy in front of it."""
     with serve(tmp_path_factory.mktemp("faults")) as uri:
         yield uri
 
 
 @pytest.fixture
 async def proxied(own_server: str) -> AsyncIterator[Proxied]:
-    """A proxy before that server, and a service that goes through it."""
+    """A proxy in front of that server, and a service that connects through it."""
     with namespace(own_server) as uri:
         async with proxy.run(*proxy.address(uri)) as between:
             detour = proxy.through(uri, between.port)
@@ -58,7 +58,7 @@ async def proxied(own_server: str) -> AsyncIterator[Proxied]:
 
 
 @pytest.mark.parametrize("weather", BAD, ids=[weather.name for weather in BAD])
-async def test_every_call_says_in_a_sentence_that_it_failed_and_works_again(
+async def test_every_call_fails_with_a_sentence_and_recovers(
     proxied: Proxied, weather: Weather
 ) -> None:
     between, service = proxied
@@ -129,10 +129,8 @@ async def until_ready(http: httpx.AsyncClient) -> None:
     raise AssertionError("The server does not become ready again.")
 
 
-async def test_an_append_that_is_tried_again_until_it_succeeds_is_one_event(
-    proxied: Proxied, figure: Figure
-) -> None:
-    """Something happens at a random moment of most calls, and the caller simply tries again."""
+async def test_retried_append_stores_one_event(proxied: Proxied, figure: Figure) -> None:
+    """Most calls fail at a random moment, and the caller tries again."""
     between, service = proxied
     session = await create(service)
     weathers = Counter[str]()
@@ -179,7 +177,7 @@ async def _random_call(
     said: Any,
     expected: list[str],
 ) -> None:
-    """Append in most cases; the first try of an event that has begun must be brought to its end."""
+    """Mostly append. An event whose append has begun is retried until it succeeds."""
     text = said.content.parts[0].text
     if text in expected[-1:] or dice.random() < 0.7 or not expected:
         if text not in expected[-1:]:
@@ -193,10 +191,8 @@ async def _random_call(
         await service.delete_session(app_name=APP, user_id=USER, session_id="another")
 
 
-async def test_many_calls_that_were_cancelled_leave_room_for_others(
-    proxied: Proxied, figure: Figure
-) -> None:
-    """More of them than any pool of connections has."""
+async def test_cancelled_calls_do_not_exhaust_connections(proxied: Proxied, figure: Figure) -> None:
+    """There are more of them than connections in any pool."""
     between, service = proxied
     await create(service)
     between.delay = 0.005
@@ -213,8 +209,8 @@ async def test_many_calls_that_were_cancelled_leave_room_for_others(
     figure("cancelled", 20 * rounds)
 
 
-async def test_a_server_that_was_restarted_is_used_at_once(tmp_path: Path) -> None:
-    """It comes back at another port, behind the same address."""
+async def test_restarted_server_is_used_immediately(tmp_path: Path) -> None:
+    """It restarts on another port, behind the same address."""
     running = ExitStack()
     uri = running.enter_context(serve(tmp_path))
     async with AsyncExitStack() as stack:
@@ -232,7 +228,7 @@ async def test_a_server_that_was_restarted_is_used_at_once(tmp_path: Path) -> No
         assert texts(await get(service)) == ["before", "after"]
 
 
-async def test_the_server_is_slow_and_not_lost(proxied: Proxied) -> None:
+async def test_slow_server_is_not_given_up(proxied: Proxied) -> None:
     between, service = proxied
     session = await create(service)
     between.delay = 0.1

@@ -1,4 +1,4 @@
-"""Cloud Storage: old events become segments, and nobody loses or doubles an event by it."""
+"""Cloud Storage: compaction of old events into segments neither loses nor duplicates events."""
 
 import asyncio
 from pathlib import Path
@@ -34,7 +34,7 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Delete what was compacted at the next compaction."""
+    """Delete compacted events at the next compaction."""
     monkeypatch.setattr(compaction, "GRACE", 0.0)
 
 
@@ -66,7 +66,7 @@ async def test_compacted_events_are_deleted_and_segments_are_few(
 
 
 @pytest.mark.usefixtures("often", "at_once")
-async def test_late_writer_finds_its_name_free_and_is_refused(
+async def test_late_writer_is_refused_after_compaction(
     service: PersistentSessionService, uri: str
 ) -> None:
     async with create_session_service(uri) as other:
@@ -81,7 +81,7 @@ async def test_late_writer_finds_its_name_free_and_is_refused(
     assert await numbers(service) == list(range(1, 46))
 
 
-async def test_compactions_at_once_do_no_harm(
+async def test_concurrent_compactions_are_harmless(
     service: PersistentSessionService, uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await new_log(service, 30)
@@ -101,7 +101,7 @@ async def test_compactions_at_once_do_no_harm(
 
 
 @pytest.mark.usefixtures("often")
-async def test_writers_and_compaction_do_not_disturb_each_other(
+async def test_compaction_does_not_disturb_writers(
     service: PersistentSessionService, uri: str
 ) -> None:
     await create(service)
@@ -128,10 +128,10 @@ async def test_writers_and_compaction_do_not_disturb_each_other(
     assert stored.state == dict.fromkeys(("a", "b", "c", "user:a", "user:b", "user:c"), 20)
 
 
-async def test_event_that_is_compacted_while_it_is_stored_counts(
+async def test_event_compacted_during_its_append_is_acknowledged(
     service: PersistentSessionService, uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its writer finds another head than it knew, and its own event in a segment."""
+    """Its writer finds a newer head, and its own event in a segment."""
     await new_log(service, 3)
     store = store_of(service)
     read_head = store._bucket.get
@@ -152,10 +152,10 @@ async def test_event_that_is_compacted_while_it_is_stored_counts(
 
 
 @pytest.mark.usefixtures("often", "at_once")
-async def test_segment_stays_if_the_reply_about_the_new_head_is_lost(
+async def test_lost_reply_about_the_head_keeps_the_segment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The library sends the head again, and then it is refused because it is there already."""
+    """The library sends the head again, and the repetition is refused because the head exists."""
     async with proxied(tmp_path) as (between, service, uri):
         await new_log(service, 9)
         bucket = store_of(service)._bucket
@@ -174,7 +174,7 @@ async def test_segment_stays_if_the_reply_about_the_new_head_is_lost(
 
 
 @pytest.mark.usefixtures("often")
-async def test_append_succeeds_if_the_session_cannot_be_compacted(
+async def test_append_succeeds_if_compaction_fails(
     service: PersistentSessionService,
     uri: str,
     monkeypatch: pytest.MonkeyPatch,

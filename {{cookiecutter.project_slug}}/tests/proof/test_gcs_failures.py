@@ -1,4 +1,4 @@
-"""Cloud Storage: a network and servers that fail, and what is said about it."""
+"""Cloud Storage: failures of the network and the server, and their error messages."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ from ..sessions.support import create, event, get, texts
 from ..sessions.test_gcs import refusal
 
 
-async def test_event_loop_goes_on_while_the_bucket_is_slow(tmp_path: Path) -> None:
+async def test_slow_bucket_does_not_block_the_event_loop(tmp_path: Path) -> None:
     async with proxied(tmp_path) as (between, service, _):
         between.delay = 0.5
         ticks = 0
@@ -42,7 +42,7 @@ async def test_event_loop_goes_on_while_the_bucket_is_slow(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("weather", "hint"), [(Weather.REFUSE, "reached"), (Weather.SILENCE, "did not answer")]
 )
-async def test_unreachable_server_leaves_the_session_as_it_was(
+async def test_unreachable_server_leaves_the_session_unchanged(
     tmp_path: Path, weather: Weather, hint: str
 ) -> None:
     async with proxied(tmp_path) as (between, service, _):
@@ -58,7 +58,7 @@ async def test_unreachable_server_leaves_the_session_as_it_was(
         assert texts(await get(service)) == ["hi"]
 
 
-async def test_event_whose_reply_was_lost_is_stored_once(tmp_path: Path) -> None:
+async def test_event_is_stored_once_after_a_lost_reply(tmp_path: Path) -> None:
     async with proxied(tmp_path) as (between, service, _):
         session = await create(service)
         said = event("hi", own=1, user__name="Ada")
@@ -74,7 +74,7 @@ async def test_event_whose_reply_was_lost_is_stored_once(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 503])
-async def test_refused_append_leaves_the_session_as_it_was(
+async def test_refused_append_leaves_the_session_unchanged(
     service: PersistentSessionService, status: int
 ) -> None:
     session = await create(service)
@@ -98,12 +98,12 @@ async def test_refused_append_leaves_the_session_as_it_was(
         b'{"items": [{"name": 1}]}',
     ],
 )
-async def test_other_server_is_noticed(body: bytes) -> None:
+async def test_other_server_is_reported(body: bytes) -> None:
     with answering(200, body) as uri:
         assert "its answer is not one of Google Cloud Storage" in await refusal(uri)
 
 
-async def test_server_that_does_not_speak_http_is_noticed() -> None:
+async def test_server_without_http_is_reported() -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
         writer.write(b"-ERR unknown command\r\n")
@@ -114,28 +114,26 @@ async def test_server_that_does_not_speak_http_is_noticed() -> None:
         assert await refusal(f"{SCHEME}+http://127.0.0.1:{port}/bucket?timeout=0.3")
 
 
-async def test_server_that_does_not_speak_tls_is_noticed(
-    uri: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_server_without_tls_is_reported(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     nobody = AnonymousCredentials()  # type: ignore[no-untyped-call]
     monkeypatch.setattr(google.auth, "default", lambda **_: (nobody, None))
     monkeypatch.setenv("API_ENDPOINT_OVERRIDE", f"https://{urlsplit(uri).netloc}")
     assert "does not speak TLS" in await refusal(f"{SCHEME}://bucket?timeout=0.3")
 
 
-async def test_server_that_never_answers_is_given_up() -> None:
+async def test_silent_server_is_given_up() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         sentence = await refusal(f"{SCHEME}+http://127.0.0.1:{port}/bucket?timeout=0.2")
         assert "it did not answer within 0.2 seconds" in sentence
 
 
-async def test_nothing_listening_is_unreachable() -> None:
+async def test_closed_port_is_unreachable() -> None:
     assert "cannot be reached" in await refusal(f"{SCHEME}+http://127.0.0.1:1/b?timeout=0.2")
 
 
 @pytest.mark.parametrize("content", ["secret", "{}", '{"type": "service_account"}'])
-async def test_key_file_that_is_none_is_named_and_not_shown(
+async def test_invalid_key_file_is_named_but_not_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
 ) -> None:
     path = tmp_path / "key.json"

@@ -1,4 +1,4 @@
-"""Cloud Storage: names, sizes and damage of objects, deletions, and forked processes."""
+"""Cloud Storage: names, format, sizes and damage of objects, deletions, and forked processes."""
 
 import asyncio
 import json
@@ -33,7 +33,7 @@ from .gcs_support import KEY, folder_of, new_log
 NAME = {"app_name": APP, "user_id": USER, "session_id": SESSION}
 
 
-async def test_names_are_short_plain_and_different(
+async def test_object_names_are_short_printable_and_unique(
     service: PersistentSessionService, uri: str
 ) -> None:
     ids = [*ODD_IDS, "x" * 10_000, "x" * 10_001, "é" * 3_000]
@@ -70,20 +70,18 @@ STORED = {
     },
     SharedValue: {"key": "k", "value": "1", "stamp": [1.5, 12, "name"]},
 }
-"""What objects hold. Sessions that are stored like this must stay readable."""
+"""The contents of objects. Sessions that are stored like this must stay readable."""
 
 
 @pytest.mark.parametrize("record", STORED)
-def test_stored_form_does_not_change(
+def test_stored_format_is_stable(
     record: type[EventRecord] | type[Checkpoint] | type[SharedValue],
 ) -> None:
     stored = {"format": 1, "record": STORED[record]}
     assert json.loads(encode(record.decode(json.dumps(stored).encode()))) == stored
 
 
-async def test_content_too_large_for_a_list_is_read_all_the_same(
-    service: PersistentSessionService, uri: str
-) -> None:
+async def test_large_content_is_read(service: PersistentSessionService, uri: str) -> None:
     noise = "".join(chr(33 + number * number % 9_001) for number in range(20_000))
     session = await create(service, state={"own": noise, "user:a": noise, "app:b": noise})
     for number in range(3):
@@ -116,7 +114,7 @@ async def test_event_of_many_megabytes_is_stored(service: PersistentSessionServi
         (zlib.compress(b'{"format": 2}'), "format 2, which a newer version writes"),
     ],
 )
-async def test_damaged_head_costs_its_own_session(
+async def test_damaged_head_affects_only_its_session(
     service: PersistentSessionService, uri: str, content: bytes, complaint: str
 ) -> None:
     session = await create(service)
@@ -138,18 +136,18 @@ async def test_damaged_head_costs_its_own_session(
         await create(reader)
 
 
-async def test_deletion_of_a_long_session_may_take_its_time(
+async def test_long_deletion_does_not_time_out(
     service: PersistentSessionService, uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only waiting for other processes has a limit, and none of them is there."""
+    """Only waiting for other processes has a time limit, and there are none."""
     await new_log(service, 320)
     monkeypatch.setattr(gcs_bucket, "PATIENCE", 0.0)
     await service.delete_session(**NAME)
     assert server.objects(uri, SCHEME) == []
 
 
-async def test_deletion_whose_replies_are_lost_succeeds(tmp_path: Path) -> None:
-    """The library repeats a deletion, and then finds that the object is gone."""
+async def test_deletion_succeeds_despite_lost_replies(tmp_path: Path) -> None:
+    """The library repeats each deletion and finds the object gone."""
     async with proxied(tmp_path) as (between, service, uri):
         for known in (True, False):
             await new_log(service, 5)
@@ -160,10 +158,10 @@ async def test_deletion_whose_replies_are_lost_succeeds(tmp_path: Path) -> None:
             assert server.objects(uri, SCHEME) == []
 
 
-async def test_session_that_replaces_an_expired_one_removes_its_objects(
+async def test_creation_removes_objects_of_the_expired_session(
     service: PersistentSessionService, uri: str
 ) -> None:
-    store = service.store
+    store = service.store.innermost
     first = await store.create(KEY, incarnation="a", state=ScopedState(), now=1.0, ttl=60)
     await store.append(
         KEY,
@@ -191,7 +189,7 @@ def use_in_child(service: PersistentSessionService) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
-def test_service_used_before_a_fork_works_in_the_child(uri: str) -> None:
+def test_service_works_in_a_forked_child(uri: str) -> None:
     service = create_session_service(uri)
 
     async def before() -> None:

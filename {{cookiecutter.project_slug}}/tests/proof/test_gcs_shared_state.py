@@ -1,4 +1,4 @@
-"""Cloud Storage: state that sessions share is written key by key, after the event that sets it."""
+"""Cloud Storage: shared state is written key by key, after the event that sets it."""
 
 import asyncio
 import zlib
@@ -17,11 +17,11 @@ from .gcs_support import store_of
 
 
 async def killed(*_: Any) -> Any:
-    """Stand for a process that is killed before it writes."""
+    """Simulate a process that is killed before it writes."""
     raise StoreUnavailable("killed")
 
 
-async def test_reader_finishes_what_a_killed_writer_began(
+async def test_reader_completes_the_write_of_a_killed_process(
     service: PersistentSessionService, uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = await create(service, state={"user:old": 1})
@@ -36,7 +36,7 @@ async def test_reader_finishes_what_a_killed_writer_began(
         assert (await get(reader, "other")).state == expected
 
 
-async def test_finishing_late_does_not_bring_back_an_older_value(
+async def test_late_completion_does_not_restore_an_older_value(
     service: PersistentSessionService, uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = await create(service, "first"), await create(service, "second")
@@ -50,7 +50,7 @@ async def test_finishing_late_does_not_bring_back_an_older_value(
             assert (await get(reader, name)).state == {"user:name": "newer", "user:alone": 1}
 
 
-async def test_damaged_value_costs_itself_and_can_be_set_again(
+async def test_damaged_value_is_omitted_and_can_be_replaced(
     service: PersistentSessionService, uri: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     await create(service, "setter", state={"app:a": 1, "app:b": 2, "user:c": 3})
@@ -69,7 +69,7 @@ async def test_damaged_value_costs_itself_and_can_be_set_again(
             assert session.state == {"app:a": 4, "app:b": 2, "user:c": 5}
 
 
-async def test_sessions_that_write_the_same_key_lose_no_key(
+async def test_concurrent_writes_to_the_same_key_lose_no_key(
     service: PersistentSessionService, uri: str
 ) -> None:
     async with create_session_service(uri) as other:

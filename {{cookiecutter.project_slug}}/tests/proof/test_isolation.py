@@ -19,21 +19,23 @@ from .figures import Figure, long_or_short, repetitions
 from .hostile import LONG, Name, families
 
 AT_ONCE = 8
-"""Groups that are tried at the same time, since they have no app in common."""
+"""Groups that run at the same time, because they have no app in common."""
 
 
 def ids(name: Name) -> dict[str, Any]:
-    """Return a name as the arguments of a service."""
+    """Return a name as keyword arguments of a service."""
     return dict(zip(("app_name", "user_id", "session_id"), name, strict=True))
 
 
-async def test_no_pair_of_names_meets(service: PersistentSessionService, figure: Figure) -> None:
+async def test_similar_names_are_isolated(
+    service: PersistentSessionService, figure: Figure
+) -> None:
     groups = list(families(random.randrange(1 << 32), long_or_short(300, 6)))
     groups = random.sample(groups, repetitions(len(groups), len(groups)))
     free = asyncio.Semaphore(AT_ONCE)
     async with asyncio.TaskGroup() as trials:
         for number, group in enumerate(groups):
-            # Apps are kept from those of other groups by a number before them.
+            # A number before their apps separates the groups from each other.
             own = [(f"{number}§{app}", user, session) for app, user, session in group]
             trials.create_task(_keep_apart(service, own, free))
     figure("pairs", sum(comb(len(group), 2) for group in groups))
@@ -98,10 +100,10 @@ async def _delete_one_by_one(service: PersistentSessionService, group: list[Name
         assert {(name[0], session.user_id, session.id) for session in listed} == left[name[0]]
 
 
-async def test_a_name_of_any_length_is_held_or_refused_before_anything_is_written(
+async def test_long_name_is_stored_or_refused(
     service: PersistentSessionService, figure: Figure
 ) -> None:
-    """Never cut off: that would give two users one name."""
+    """If it were truncated, two users could have the same name."""
     held = 0
     for length in (10_000, 100_000):
         for place in range(3):
@@ -137,9 +139,7 @@ async def test_a_name_of_any_length_is_held_or_refused_before_anything_is_writte
 
 
 @pytest.mark.parametrize("place", range(3))
-async def test_what_is_no_text_is_refused_in_a_sentence(
-    service: PersistentSessionService, place: int
-) -> None:
+async def test_id_must_be_valid_unicode(service: PersistentSessionService, place: int) -> None:
     name = ["a", "u", "s"]
     name[place] = "half \ud83d"
     app_name, user_id, session_id = name
@@ -150,7 +150,7 @@ async def test_what_is_no_text_is_refused_in_a_sentence(
     assert await service.get_user_state(app_name="a", user_id="u") == {}
 
 
-async def test_a_state_key_that_is_no_text_is_refused_in_a_sentence(
+async def test_state_key_must_be_valid_unicode(
     service: PersistentSessionService,
 ) -> None:
     with pytest.raises(ValueError, match=r"^State key 'half \\ud83d' is not valid Unicode\.$"):

@@ -1,4 +1,4 @@
-"""The commands that sessions cost on MongoDB, and what happens when a reply is lost."""
+"""MongoDB: the commands of each call, and failures of the server."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -32,7 +32,7 @@ Documents = Collection[dict[str, Any]]
 
 
 class Commands(CommandListener):
-    """Notes what a client sends."""
+    """Records the commands of a client."""
 
     def __init__(self) -> None:
         self.sent: list[str] = []
@@ -47,7 +47,7 @@ class Commands(CommandListener):
         pass
 
     def take(self) -> list[str]:
-        """Return what was sent since the last call."""
+        """Return the commands since the last call."""
         sent, self.sent = self.sent, []
         return sent
 
@@ -63,7 +63,7 @@ def documents(uri: str) -> Documents:
 
 @pytest.fixture
 async def watched(uri: str) -> AsyncIterator[Watched]:
-    """A service without a cache whose commands are noted."""
+    """A service without a cache whose commands are recorded."""
     commands = Commands()
     parsed = parse_uri(uri, scheme=SCHEME, schemes=SCHEMES, options={})
     host, settings, database, collection = parse(parsed)
@@ -80,7 +80,7 @@ async def watched(uri: str) -> AsyncIterator[Watched]:
 
 
 def lengthen(documents: Documents, length: int) -> None:
-    """Repeat the first event of a session until it has so many, which is faster than appending."""
+    """Copy the first event of a session until it has this many. This is faster than appending."""
     (first,) = documents.find({"order": 1})
     copies = [first | {"_id": f"{first['log']}/{n:012d}", "order": n} for n in range(2, length + 1)]
     documents.insert_many(copies)
@@ -89,7 +89,7 @@ def lengthen(documents: Documents, length: int) -> None:
 
 class TestCommands:
     @pytest.mark.parametrize("length", [10, 1_000])
-    async def test_append_costs_one_and_read_two_at_once_at_any_length(
+    async def test_append_costs_one_command_and_read_two_at_any_length(
         self, watched: Watched, documents: Documents, length: int
     ) -> None:
         commands, service = watched
@@ -115,7 +115,7 @@ class TestCommands:
             assert texts(await get(service, config=config)) == expected
             assert commands.take() == ["find", "find"]
 
-    async def test_read_asks_again_for_state_after_an_event_of_another_process(
+    async def test_read_repeats_if_another_process_appends_meanwhile(
         self, watched: Watched, uri: str
     ) -> None:
         commands, service = watched
@@ -128,7 +128,7 @@ class TestCommands:
         await get(service)
         assert commands.take() == ["find", "find"]
 
-    async def test_list_costs_two(self, watched: Watched) -> None:
+    async def test_list_costs_two_commands(self, watched: Watched) -> None:
         commands, service = watched
         for user in ("ada", "grace"):
             for number in range(3):
@@ -141,9 +141,7 @@ class TestCommands:
         assert commands.take() == ["find", "find"]
         assert len(listed.sessions) == 6
 
-    async def test_writer_that_has_forgotten_a_session_reads_it_once(
-        self, watched: Watched
-    ) -> None:
+    async def test_writer_without_cache_reads_the_session_once(self, watched: Watched) -> None:
         commands, service = watched
         session = await create(service)
         await service.close()
@@ -152,17 +150,15 @@ class TestCommands:
         await service.append_event(session, event())
         assert commands.take() == ["find", "update"]
 
-    async def test_deletion_costs_two(self, watched: Watched) -> None:
+    async def test_deletion_costs_two_commands(self, watched: Watched) -> None:
         commands, service = watched
         await service.append_event(await create(service), event())
         commands.take()
         await service.delete_session(app_name=APP, user_id=USER, session_id=SESSION)
         assert commands.take() == ["distinct", "delete"]
 
-    async def test_event_with_many_user_keys_is_written_in_several_commands(
-        self, watched: Watched
-    ) -> None:
-        """Each of them has the time-out to itself, so that the event is stored in the end."""
+    async def test_event_with_many_user_keys_takes_several_commands(self, watched: Watched) -> None:
+        """Each command has its own time-out, so the event is stored in the end."""
         commands, service = watched
         many = event("many")
         many.actions.state_delta |= {f"user:{number}": number for number in range(300)}
@@ -177,7 +173,7 @@ class TestCommands:
 async def proxied(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[tuple[Proxy, PersistentSessionService]]:
-    """A proxy before a server, and a service that goes through it."""
+    """A proxy in front of a server, and a service that connects through it."""
     with serve(tmp_path_factory.mktemp("own")) as own, namespace(own) as uri:
         async with (
             proxy.run(*proxy.address(uri)) as between,
@@ -186,7 +182,7 @@ async def proxied(
             yield between, service
 
 
-async def test_service_uses_a_server_that_answers_again(
+async def test_recovered_server_is_used(
     proxied: tuple[Proxy, PersistentSessionService],
 ) -> None:
     between, service = proxied
@@ -203,6 +199,6 @@ async def test_service_uses_a_server_that_answers_again(
             try:
                 assert await exists(service)
                 break
-            except StoreUnavailable:  # the driver has not seen yet that the server is back
+            except StoreUnavailable:  # the driver has not noticed yet that the server is back
                 await asyncio.sleep(0.1)
         assert await exists(service)

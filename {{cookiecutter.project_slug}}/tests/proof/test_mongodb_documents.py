@@ -1,4 +1,4 @@
-"""Documents in MongoDB: how long events are kept, on which clock, and what does not fit."""
+"""MongoDB: removal of documents, concurrent first use, filters and size limits."""
 
 import asyncio
 import time
@@ -25,8 +25,8 @@ def documents(uri: str) -> Documents:
     return server.collection(uri, SCHEME)
 
 
-class TestKeeping:
-    async def test_events_are_kept_as_long_as_their_session_and_moved_seldom(
+class TestRemoval:
+    async def test_events_live_as_long_as_their_session(
         self, uri: str, documents: Documents
     ) -> None:
         moved = set()
@@ -47,7 +47,7 @@ class TestKeeping:
         first = documents.find({"data": {"$exists": True}}).sort("remove_at", 1)[0]
         assert first["remove_at"] >= head["remove_at"]
 
-    async def test_events_are_kept_for_a_session_that_another_process_prolongs(
+    async def test_events_live_on_if_another_process_extends_the_session(
         self, uri: str, documents: Documents
     ) -> None:
         async with create_session_service(uri, ttl=60) as one, create_session_service(uri) as other:
@@ -67,7 +67,7 @@ class TestKeeping:
             assert stored["remove_at"] >= head["remove_at"]
 
     @pytest.mark.parametrize("wrong_by", [-86_400.0, 86_400.0])
-    async def test_wrong_clock_of_a_process_does_not_move_the_removal(
+    async def test_skewed_clock_does_not_change_the_removal_date(
         self, uri: str, documents: Documents, wrong_by: float
     ) -> None:
         platform_time.set_time_provider(lambda: time.time() + wrong_by)
@@ -81,9 +81,7 @@ class TestKeeping:
             seconds = (document["remove_at"] - written["stamp"]).total_seconds()
             assert seconds == pytest.approx(60 + 300 + 60 * ("data" in document), abs=10)
 
-    async def test_expired_session_makes_room_for_its_successor(
-        self, uri: str, documents: Documents
-    ) -> None:
+    async def test_expired_session_can_be_recreated(self, uri: str, documents: Documents) -> None:
         async with create_session_service(uri, ttl=60) as service:
             await service.append_event(await create(service), event("old", user__a=1))
             platform_time.set_time_provider(lambda: time.time() + 61)
@@ -97,7 +95,7 @@ class TestKeeping:
         assert found.state == {"own": 3, "user:a": 1, "user:b": 2}
         assert documents.count_documents({"data": {"$exists": True}}) == 1
 
-    async def test_remains_of_a_predecessor_do_not_hide_events(
+    async def test_remains_of_a_deleted_session_do_not_hide_events(
         self, uri: str, documents: Documents
     ) -> None:
         async with create_session_service(uri, ttl=0) as service:
@@ -118,7 +116,7 @@ class TestKeeping:
 
 
 class TestFirstUse:
-    async def test_services_that_start_together_create_one_schema(
+    async def test_concurrent_first_use_creates_one_schema(
         self, uri: str, documents: Documents
     ) -> None:
         services = [create_session_service(uri) for _ in range(6)]
@@ -129,7 +127,7 @@ class TestFirstUse:
 
 
 class TestFilters:
-    async def test_events_before_an_older_one_are_left_out(
+    async def test_after_timestamp_stops_at_the_last_older_event(
         self, service: PersistentSessionService, uri: str
     ) -> None:
         session = await create(service)
@@ -144,9 +142,7 @@ class TestFilters:
 
 
 class TestSizes:
-    async def test_what_does_not_fit_is_refused_before_anything_is_written(
-        self, service: PersistentSessionService
-    ) -> None:
+    async def test_oversized_event_is_refused(self, service: PersistentSessionService) -> None:
         session = await create(service)
         for large in (event("x" * (17 << 20)), event(own="x" * (9 << 20))):
             with pytest.raises(ValueError, match=r"a document of MongoDB holds") as refused:
@@ -160,7 +156,7 @@ class TestSizes:
         await service.append_event(session, event("fits"))
         assert texts(await get(service)) == ["fits"]
 
-    async def test_state_that_grows_too_large_is_refused_and_the_session_goes_on(
+    async def test_oversized_state_is_refused_and_the_session_stays_usable(
         self, service: PersistentSessionService
     ) -> None:
         session = await create(service)
@@ -173,7 +169,7 @@ class TestSizes:
         await service.append_event(session, event("f", f="small"))
         assert texts(await get(service)) == [*"abcdf"]
 
-    async def test_conversation_may_be_larger_than_a_document(
+    async def test_session_may_exceed_the_document_limit(
         self, service: PersistentSessionService, uri: str
     ) -> None:
         session = await create(service)

@@ -1,4 +1,4 @@
-"""Writers on MongoDB that are killed between two operations: the next reader or writer does the rest."""
+"""MongoDB: if a writer is killed between two operations, the next reader or writer completes them."""
 
 import asyncio
 from collections.abc import Sequence
@@ -17,11 +17,11 @@ from ..sessions.support import APP, SESSION, USER, create, event, exists, get, t
 
 
 class Killed(Exception):
-    """Ends a writer that is killed."""
+    """Simulates the kill of a writer."""
 
 
 def kill_after(operations: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the next append or creation end after some of its operations."""
+    """End the next append or creation after this many operations."""
     write = writes.write
 
     async def write_some(collection: Any, planned: Sequence[Any]) -> None:
@@ -34,9 +34,9 @@ def kill_after(operations: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writes, "write", write_some)
 
 
-# insert the event, advance the head, write a value each of user and app, settle the head
+# Insert the event, advance the head, write a `user:` and an `app:` value, settle the head.
 @pytest.mark.parametrize("operations", [1, 2, 3, 4])
-async def test_next_reader_finishes_an_append(
+async def test_reader_completes_an_append(
     uri: str, monkeypatch: pytest.MonkeyPatch, operations: int
 ) -> None:
     async with create_session_service(uri) as killed, create_session_service(uri) as reader:
@@ -54,7 +54,7 @@ async def test_next_reader_finishes_an_append(
 
 
 @pytest.mark.parametrize("operations", [1, 2, 3, 4])
-async def test_next_writer_finishes_an_append(
+async def test_writer_completes_an_append(
     uri: str, monkeypatch: pytest.MonkeyPatch, operations: int
 ) -> None:
     async with create_session_service(uri) as killed, create_session_service(uri) as writer:
@@ -69,7 +69,7 @@ async def test_next_writer_finishes_an_append(
         assert found.state == {"own": 1, "user:a": 2, "app:b": 3}
 
 
-async def test_next_reader_finishes_an_append_of_many_user_keys(
+async def test_reader_completes_an_append_of_many_user_keys(
     uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     many = event("many")
@@ -82,7 +82,7 @@ async def test_next_reader_finishes_an_append_of_many_user_keys(
         assert len((await get(service)).state) == 300
 
 
-async def test_append_that_did_not_begin_changes_nothing(
+async def test_append_without_any_write_changes_nothing(
     uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with create_session_service(uri) as service:
@@ -95,7 +95,7 @@ async def test_append_that_did_not_begin_changes_nothing(
 
 
 @pytest.mark.parametrize("operations", [1, 2])
-async def test_late_finish_does_not_overwrite_newer_values(
+async def test_late_completion_does_not_overwrite_newer_values(
     uri: str, monkeypatch: pytest.MonkeyPatch, operations: int
 ) -> None:
     async with create_session_service(uri) as killed, create_session_service(uri) as writer:
@@ -119,9 +119,9 @@ async def test_later_event_of_a_session_wins(uri: str, monkeypatch: pytest.Monke
         assert (await get(killed)).state == {"user:a": "second"}
 
 
-# create the head, write a value each of user and app, settle the head
+# Create the head, write a `user:` and an `app:` value, settle the head.
 @pytest.mark.parametrize("operations", [1, 2, 3])
-async def test_next_reader_finishes_a_creation(
+async def test_reader_completes_a_creation(
     uri: str, monkeypatch: pytest.MonkeyPatch, operations: int
 ) -> None:
     async with create_session_service(uri) as killed, create_session_service(uri) as reader:
@@ -132,7 +132,7 @@ async def test_next_reader_finishes_a_creation(
 
 
 async def test_interrupted_deletion_can_be_repeated(uri: str) -> None:
-    """It deletes the head first: after that, the session is gone for everybody."""
+    """The head is deleted first. After that, the session is gone for all readers."""
     documents = server.collection(uri, SCHEME)
     async with create_session_service(uri, ttl=0) as service, create_session_service(uri) as other:
         session = await create(service)
@@ -151,7 +151,7 @@ async def test_interrupted_deletion_can_be_repeated(uri: str) -> None:
 
 
 async def test_event_that_arrives_after_the_deletion_is_removed(uri: str) -> None:
-    """The writer remembers the head of a session that another process has deleted, or created anew."""
+    """The writer has cached the head of a session that another process has deleted or recreated."""
     documents = server.collection(uri, SCHEME)
     names = {"app_name": APP, "user_id": USER, "session_id": SESSION}
     async with create_session_service(uri, ttl=0) as writer, create_session_service(uri) as other:
@@ -165,8 +165,8 @@ async def test_event_that_arrives_after_the_deletion_is_removed(uri: str) -> Non
         assert documents.count_documents({"data": {"$exists": True}}) == 0
 
 
-async def test_readers_and_writers_at_the_same_time_agree(uri: str) -> None:
-    """Readers finish what writers are about to do: both may, and nothing is done twice."""
+async def test_concurrent_readers_and_writers_agree(uri: str) -> None:
+    """Readers complete appends that their writers are also completing, and nothing is done twice."""
 
     async def write(name: str) -> None:
         async with create_session_service(uri) as service:

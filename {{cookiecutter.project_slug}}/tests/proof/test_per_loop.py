@@ -1,4 +1,4 @@
-"""A client for each event loop: it ends with its loop, however that ends, and a fork has its own."""
+"""One client per event loop. It ends with its loop, and a forked process has its own."""
 
 import asyncio
 import gc
@@ -18,7 +18,7 @@ from ..sessions.support import create, event, get, texts, until
 
 
 class Client:
-    """A connection that is opened on first use."""
+    """A connection that opens on first use."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -39,25 +39,25 @@ class Client:
 
 
 class Echo:
-    """A server that sends back what it gets, in a thread with a loop of its own."""
+    """An echo server in a thread with its own event loop."""
 
     def __init__(self) -> None:
         self.connections = 0
-        """How many are open."""
+        """The number of open connections."""
         self.opened = 0
-        """How many there have been."""
+        """The number of connections so far."""
         self.port = 0
         self._ready = threading.Event()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._run(),))
 
     def start(self) -> None:
-        """Return when it listens."""
+        """Start and wait until it listens."""
         self._thread.start()
         self._ready.wait()
 
     def stop(self) -> None:
-        """Return when it has ended."""
+        """Stop and wait for the end."""
         self._loop.call_soon_threadsafe(self._stopped.set)
         self._thread.join()
         self._loop.close()
@@ -107,7 +107,7 @@ async def test_loop_keeps_its_client(echo: Echo) -> None:
     await clients.close()
 
 
-async def test_client_is_opened_anew_after_close(echo: Echo) -> None:
+async def test_client_reopens_after_close(echo: Echo) -> None:
     clients = clients_of(echo.port)
     for opened in (1, 2):
         await use(clients)
@@ -139,7 +139,7 @@ async def test_asyncio_run_closes_client(echo: Echo) -> None:
     assert echo.opened == 3
 
 
-async def test_loops_in_turn_keep_their_clients(echo: Echo) -> None:
+async def test_alternating_loops_keep_their_clients(echo: Echo) -> None:
     clients = clients_of(echo.port)
 
     def use_two() -> None:
@@ -153,7 +153,7 @@ async def test_loops_in_turn_keep_their_clients(echo: Echo) -> None:
 
 
 def drop_loops(port: int) -> None:
-    """Use a client from loop after loop, and neither close nor keep them."""
+    """Use a client in one loop after the other, without closing or keeping the loops."""
     clients = clients_of(port)
     for _ in range(4 * ABANDONED):
         asyncio.new_event_loop().run_until_complete(use(clients))
@@ -162,7 +162,7 @@ def drop_loops(port: int) -> None:
 
 
 def close_loops_by_hand(port: int) -> None:
-    """Use a client from loop after loop, and close these without closing their generators."""
+    """Use a client in one loop after the other, and close the loops without their generators."""
     clients = clients_of(port)
     for _ in range(4 * ABANDONED):
         loop = asyncio.new_event_loop()
@@ -174,7 +174,7 @@ def close_loops_by_hand(port: int) -> None:
 
 
 def run(function: str, argument: object) -> "subprocess.Popen[str]":
-    """Start a process that calls a function of this module."""
+    """Start a process that calls this function of this module."""
     call = f"from {__name__} import {function}; {function}({argument!r})"
     pipe = subprocess.PIPE
     command = [sys.executable, "-c", call]
@@ -185,7 +185,7 @@ def run(function: str, argument: object) -> "subprocess.Popen[str]":
 @pytest.mark.parametrize(
     ("function", "most"), [("drop_loops", ABANDONED), ("close_loops_by_hand", 0)]
 )
-async def test_loops_that_are_not_run_any_more_hold_few_connections_quietly(
+async def test_abandoned_loops_release_connections_without_warnings(
     echo: Echo, function: str, most: int
 ) -> None:
     process = run(function, echo.port)
@@ -222,7 +222,7 @@ def use_before_and_after_fork(uri: str) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="There is no fork here")
-async def test_service_that_was_used_before_fork_works_in_both_processes(uri: str) -> None:
+async def test_service_works_in_both_processes_after_a_fork(uri: str) -> None:
     process = run("use_before_and_after_fork", uri)
     try:
         said, complaints = await asyncio.to_thread(process.communicate, timeout=120)

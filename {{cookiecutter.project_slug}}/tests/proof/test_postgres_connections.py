@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL: round trips, a bad network, cancelled callers, event loops and processes."""
+"""PostgreSQL: round trips, network failures, cancelled calls, and connections of event loops."""
 
 import asyncio
 import gc
@@ -30,7 +30,7 @@ Proxied = tuple[Proxy, PersistentSessionService]
 
 @pytest.fixture(scope="module")
 def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server whose settings the tests may change."""
+    """A server of its own, whose settings the tests may change."""
     with server.serve(tmp_path_factory.mktemp("own"), SCHEME) as uri:
         yield uri
 
@@ -44,14 +44,14 @@ def uri(own_server: str) -> Iterator[str]:
 
 @pytest.fixture
 async def between(uri: str) -> AsyncIterator[Proxy]:
-    """A proxy before that server."""
+    """A proxy in front of that server."""
     async with proxy.run(*proxy.address(uri)) as between:
         yield between
 
 
 @pytest.fixture
 async def proxied(uri: str, between: Proxy) -> AsyncIterator[Proxied]:
-    """The proxy, and a service with one connection that goes through it."""
+    """The proxy, and a service with one connection through it."""
     detour = proxy.through(uri, between.port)
     async with create_session_service(detour, max_connections=1) as service:
         yield between, service
@@ -59,7 +59,7 @@ async def proxied(uri: str, between: Proxy) -> AsyncIterator[Proxied]:
 
 class TestRoundTrips:
     @pytest.mark.parametrize("length", [10, 1_000])
-    async def test_append_read_and_list_cost_one_each(
+    async def test_append_read_and_list_cost_one_round_trip_each(
         self, proxied: Proxied, length: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         between, service = proxied
@@ -80,7 +80,7 @@ class TestRoundTrips:
         await service.list_sessions(app_name=APP, user_id=USER)
         assert between.round_trips - before == 4
 
-    async def test_without_prepared_statements_they_still_cost_one(
+    async def test_calls_cost_one_round_trip_without_prepared_statements(
         self, uri: str, between: Proxy, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(store, "CLEAN_EVERY", 1_000.0)
@@ -94,7 +94,7 @@ class TestRoundTrips:
             await get(service)
             assert between.round_trips - before == 2
 
-    async def test_proxy_may_forget_prepared_statements(self, uri: str) -> None:
+    async def test_lost_prepared_statements_are_prepared_again(self, uri: str) -> None:
         async with create_session_service(uri) as service:
             session = await create(service)
             forget = "BEGIN DEALLOCATE ALL; RETURN NEW; END"
@@ -111,8 +111,8 @@ class TestRoundTrips:
             assert texts(await get(service)) == list("01234")
 
 
-class TestBadNetwork:
-    async def test_lost_reply_does_not_double_an_event(self, proxied: Proxied) -> None:
+class TestNetworkFailures:
+    async def test_lost_reply_does_not_duplicate_an_event(self, proxied: Proxied) -> None:
         between, service = proxied
         session = await create(service)
         for weather in (Weather.LOSE_REPLY, Weather.CUT_REPLY):
@@ -124,7 +124,7 @@ class TestBadNetwork:
             await service.append_event(session, said)
         assert texts(session) == texts(await get(service)) == ["LOSE_REPLY", "CUT_REPLY"]
 
-    async def test_single_lost_reply_is_not_noticed(self, proxied: Proxied) -> None:
+    async def test_single_lost_reply_is_retried(self, proxied: Proxied) -> None:
         between, service = proxied
         session = await create(service)
         await service.append_event(session, event("first"))
@@ -136,7 +136,7 @@ class TestBadNetwork:
         ("weather", "sentence"),
         [(Weather.SILENCE, "did not answer in time"), (Weather.REFUSE, "cannot be reached")],
     )
-    async def test_server_that_comes_back_is_used_again(
+    async def test_recovered_server_is_used(
         self, proxied: Proxied, weather: Weather, sentence: str
     ) -> None:
         between, service = proxied
@@ -147,12 +147,12 @@ class TestBadNetwork:
         between.weather = Weather.FINE
         assert await exists(service)
 
-    async def test_connection_that_was_idle_for_long_is_not_trusted(
+    async def test_long_idle_connection_is_replaced(
         self, proxied: Proxied, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         between, service = proxied
         await create(service)
-        between.forget()  # as a firewall does after some minutes
+        between.forget()  # like a firewall after some minutes
         monkeypatch.setattr(connections, "IDLE_SECONDS", 0.0)
         assert await exists(service)
 
@@ -169,10 +169,8 @@ class TestBadNetwork:
 
 
 class TestCancelledCallers:
-    async def test_cancelled_append_logs_nothing_and_leaves_the_connection_usable(
-        self, uri: str
-    ) -> None:
-        """Cancelled at each of the first steps, with and without an open connection."""
+    async def test_cancelled_append_leaves_the_connection_usable(self, uri: str) -> None:
+        """It is cancelled at each of the first steps, with and without an open connection."""
         complaints: list[dict[str, Any]] = []
         asyncio.get_running_loop().set_exception_handler(
             lambda loop, context: complaints.append(context)
@@ -195,7 +193,7 @@ class TestCancelledCallers:
         gc.collect()
         assert complaints == []
 
-    async def test_call_that_timed_out_does_not_go_on_waiting_in_the_server(self, uri: str) -> None:
+    async def test_timed_out_call_is_cancelled_on_the_server(self, uri: str) -> None:
         async with create_session_service(uri, timeout=1) as service:
             session = await create(service)
             holder = await asyncpg.connect(server.driver_uri(uri))
@@ -210,11 +208,11 @@ class TestCancelledCallers:
             assert texts(await get(service)) == ["in time"]
 
 
-async def test_connection_keeps_nothing_of_the_caller_that_opened_it(uri: str) -> None:
+async def test_connection_does_not_keep_context_of_its_first_caller(uri: str) -> None:
     variable: ContextVar[object] = ContextVar("variable")
 
     class Thing:
-        """What the caller has in a context variable."""
+        """The value of a context variable of the caller."""
 
     async def call(service: PersistentSessionService) -> ref[Thing]:
         thing = Thing()
@@ -224,18 +222,18 @@ async def test_connection_keeps_nothing_of_the_caller_that_opened_it(uri: str) -
 
     async with create_session_service(uri) as service:
         thing = await asyncio.create_task(call(service))
-        await until(lambda: gc.collect() >= 0 and thing() is None)  # cleaning up takes a moment
+        await until(lambda: gc.collect() >= 0 and thing() is None)
 
 
 def use_many_loops(uri: str) -> None:
-    """Use a service from loop after loop, and neither close nor keep them."""
+    """Use a service in one loop after the other, without closing or keeping the loops."""
     service = create_session_service(uri)
     for _ in range(150):
         call = service.list_sessions(app_name=APP)
         asyncio.new_event_loop().run_until_complete(call)
 
 
-async def test_loops_that_were_never_closed_do_not_use_up_connections(uri: str) -> None:
+async def test_unclosed_loops_do_not_exhaust_connections(uri: str) -> None:
     code = f"from {__name__} import use_many_loops; use_many_loops({uri!r})"
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", code, cwd=Path(__file__).parents[2], stderr=subprocess.PIPE

@@ -1,4 +1,4 @@
-"""What is said when PostgreSQL refuses, is set up in another way, or cannot be asked."""
+"""PostgreSQL: error messages for servers that refuse, differ or cannot be reached."""
 
 import os
 import sys
@@ -22,7 +22,7 @@ from ..sessions.test_postgres import refusal
 
 @pytest.fixture(scope="module")
 def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server whose settings and roles the tests may change."""
+    """A server of its own, whose settings and roles the tests may change."""
     with server.serve(tmp_path_factory.mktemp("own"), SCHEME) as uri:
         yield uri
 
@@ -45,7 +45,7 @@ def test_uri_that_cannot_work_is_refused_at_once(uri: str) -> None:
 @pytest.mark.parametrize(
     "option", ["sslmode=perhaps", "target_session_attrs=nobody", "sslnegotiation=no"]
 )
-async def test_option_that_the_driver_refuses_is_a_mistake_in_the_uri(option: str) -> None:
+async def test_option_refused_by_the_driver_is_a_configuration_error(option: str) -> None:
     async with create_session_service(f"{SCHEME}://127.0.0.1/db?{option}") as service:
         with pytest.raises(ConfigurationError, match="The session URI cannot be used"):
             await service.check()
@@ -59,7 +59,7 @@ async def test_missing_certificate(uri: str) -> None:
     assert "is not there" in await refusal(f"{uri}?sslmode=verify-full&sslrootcert=/nowhere.pem")
 
 
-async def test_tls_that_the_server_does_not_speak(uri: str) -> None:
+async def test_server_without_tls(uri: str) -> None:
     assert "does not speak TLS" in await refusal(f"{uri}?sslmode=require")
 
 
@@ -72,19 +72,19 @@ if sys.platform != "win32":
         home.mkdir(mode=0)
         monkeypatch.setenv("HOME", str(home))
         user = os.geteuid()
-        if user == 0:  # who may read everything
+        if user == 0:  # root may read everything
             os.seteuid(65_534)
         yield home
         os.seteuid(user)
 
-    async def test_home_that_must_not_be_read_is_named(uri: str, closed_home: Path) -> None:
+    async def test_unreadable_home_is_named(uri: str, closed_home: Path) -> None:
         said = await refusal(uri)
         assert "must not read" in said
         assert str(closed_home) in said
         assert "cannot be reached" not in said
 
 
-async def test_no_connection_left(uri: str) -> None:
+async def test_too_many_connections(uri: str) -> None:
     name = urlsplit(uri).path[1:]
     server.execute(uri, f"ALTER DATABASE {name} CONNECTION LIMIT 0")
     server.execute(uri, "CREATE ROLE visitor LOGIN")
@@ -93,7 +93,7 @@ async def test_no_connection_left(uri: str) -> None:
 
 
 async def test_full_disk_changes_nothing(uri: str) -> None:
-    # What PostgreSQL raises then, raised by a trigger.
+    # A trigger raises the error of a full disk.
     raise_it = "BEGIN RAISE EXCEPTION USING ERRCODE = 'disk_full'; END"
     async with create_session_service(uri) as service:
         session = await create(service)

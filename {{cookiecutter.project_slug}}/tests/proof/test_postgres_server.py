@@ -1,4 +1,4 @@
-"""The tests' own PostgreSQL: it ends with the process that started it, and its folder can be used again."""
+"""The tests' PostgreSQL server ends with the process that started it, and its folder can be reused."""
 
 import subprocess
 import sys
@@ -10,14 +10,14 @@ from ..servers import postgres as server
 
 
 def serve_until_killed(directory: str) -> None:
-    """Serve from a folder and say so."""
+    """Run a server on a folder, and print a line once it runs."""
     with server.serve(Path(directory), SCHEME) as uri:
         server.execute(uri, "CREATE TABLE kept ()")
         print("ready", flush=True)
         sys.stdin.read()
 
 
-def test_server_of_a_killed_process_does_not_keep_its_folder(tmp_path: Path) -> None:
+def test_folder_of_a_killed_server_can_be_reused(tmp_path: Path) -> None:
     directory = tmp_path / "a folder"
     directory.mkdir()
     code = f"from {__name__} import serve_until_killed; serve_until_killed({str(directory)!r})"

@@ -1,4 +1,4 @@
-"""PostgreSQL's tables: what is left in them, what locks what, and how they are migrated."""
+"""PostgreSQL: leftovers in tables, locks, isolation, migration and refused values."""
 
 import asyncio
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ TABLES = ("sessions", "events", "session_state", "user_state", "app_state")
 
 @pytest.fixture(scope="module")
 def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server whose settings the tests may change."""
+    """A server of its own, whose settings the tests may change."""
     with server.serve(tmp_path_factory.mktemp("own"), SCHEME) as uri:
         yield uri
 
@@ -40,7 +40,7 @@ def uri(own_server: str) -> Iterator[str]:
 
 
 def count_rows(uri: str) -> dict[str, int]:
-    """Return how many rows each table has, of those that have any."""
+    """Return the number of rows of each table that is not empty."""
     counts = ", ".join(f"(SELECT count(*) FROM sessions.{table})" for table in TABLES)
     [found] = server.execute(uri, f"SELECT {counts}")
     return {table: count for table, count in zip(TABLES, found, strict=True) if count}
@@ -55,7 +55,7 @@ async def test_deleted_session_leaves_nothing(uri: str) -> None:
     assert count_rows(uri) == {}
 
 
-async def test_append_during_a_deletion_leaves_nothing(uri: str) -> None:
+async def test_append_during_deletion_leaves_nothing(uri: str) -> None:
     async with create_session_service(uri) as service, create_session_service(uri) as other:
         for number in range(20):
             session = await create(service, str(number), state={"own": 1})
@@ -67,7 +67,7 @@ async def test_append_during_a_deletion_leaves_nothing(uri: str) -> None:
     assert count_rows(uri) == {}
 
 
-async def test_backlog_of_expired_sessions_is_removed_batch_by_batch(
+async def test_expired_sessions_are_purged_in_batches(
     uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "CLEAN_EVERY", 1_000.0)
@@ -82,7 +82,7 @@ async def test_backlog_of_expired_sessions_is_removed_batch_by_batch(
     assert count_rows(uri) == {"sessions": 3, "events": 3}
 
 
-async def test_ids_and_keys_have_any_length(uri: str) -> None:
+async def test_ids_and_keys_may_have_any_length(uri: str) -> None:
     name = "".join(map(chr, Random(1).sample(range(0x10000, 0x40000), 10_000)))
     async with create_session_service(uri) as service:
         state = {name: 1, f"user:{name}": 2, f"app:{name}": 3}
@@ -111,7 +111,7 @@ async def test_writers_of_the_same_keys_do_not_deadlock(uri: str) -> None:
     assert server.execute(uri, deadlocks) == [(0,)]
 
 
-async def test_stricter_isolation_changes_nothing(uri: str) -> None:
+async def test_stricter_isolation_levels_work(uri: str) -> None:
     name = urlsplit(uri).path[1:]
     server.execute(uri, f"ALTER DATABASE {name} SET default_transaction_isolation = 'serializable'")
     async with create_session_service(uri) as service:
@@ -139,9 +139,7 @@ async def test_older_tables_are_migrated(uri: str, monkeypatch: pytest.MonkeyPat
     assert server.execute(uri, "SELECT label FROM sessions.sessions") == [(None,)]
 
 
-async def test_event_that_is_too_large_is_refused(
-    uri: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_oversized_event_is_refused(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(records, "LARGEST", 1_000)
     async with create_session_service(uri) as service:
         session = await create(service)
@@ -151,8 +149,8 @@ async def test_event_that_is_too_large_is_refused(
 
 
 @pytest.mark.parametrize("sqlstate", ["not_null_violation", "numeric_value_out_of_range"])
-async def test_refused_value_fails_its_own_caller_alone(uri: str, sqlstate: str) -> None:
-    # What PostgreSQL raises then, raised by a trigger.
+async def test_refused_value_affects_only_its_caller(uri: str, sqlstate: str) -> None:
+    # A trigger raises the error of PostgreSQL.
     async with create_session_service(uri) as service:
         sessions = [await create(service, str(number)) for number in range(8)]
         refuse = f"BEGIN IF NEW.timestamp = 3 THEN RAISE {sqlstate}; END IF; RETURN NEW; END"
@@ -178,9 +176,7 @@ async def test_refused_value_fails_its_own_caller_alone(uri: str, sqlstate: str)
 
 
 @pytest.mark.parametrize("timestamp", ["noon", 10**400], ids=["noon", "too large"])
-async def test_value_that_the_driver_refuses_leaves_the_pool_usable(
-    uri: str, timestamp: Any
-) -> None:
+async def test_value_refused_by_the_driver_leaves_the_pool_usable(uri: str, timestamp: Any) -> None:
     async with create_session_service(uri, max_connections=1) as service:
         session = await create(service)
         for _ in range(3):

@@ -1,4 +1,4 @@
-"""Many processes on the same sessions, some of them killed: what was acknowledged is what is stored."""
+"""Several processes write to the same sessions, and some are killed: acknowledged events are stored once."""
 
 import asyncio
 import random
@@ -30,36 +30,36 @@ WORKERS = long_or_short(6, 3)
 TIMES = repetitions(300, 15)
 KILLS = long_or_short(100, 4)
 KILLS_EACH = 4
-"""How many processes are killed at one session, before it grows too long to be read quickly."""
+"""Processes that are killed per session, before it is too long to be read quickly."""
 
 
 @pytest.fixture
 def team(uri: str) -> Iterator[list[Worker]]:
-    """Some processes that share a database."""
+    """Processes that share a database."""
     with workers(uri, WORKERS) as team:
         yield team
 
 
 def attempts(team: list[Worker]) -> list[Attempt]:
-    """Return all that the workers have told of their appends: of each event the last word."""
+    """Return the last reported state of every append of the workers."""
     return [
         word for worker in team for word in {word.event_id: word for word in worker.told}.values()
     ]
 
 
-def mark_of(session: Session) -> str:
-    """Return what tells a session from others of its name, before it and after."""
+def incarnation_of(session: Session) -> str:
+    """Return the incarnation of a session."""
     assert isinstance(session, PersistentSession)
     return session.position.incarnation
 
 
 async def finish(team: list[Worker]) -> list[Any]:
-    """Wait for all workers while the service of the tests may be used."""
+    """Wait for all workers without blocking the event loop."""
     return list(await asyncio.gather(*(asyncio.to_thread(worker.finish) for worker in team)))
 
 
-class TestChecking:
-    """A check that nothing can fail proves nothing."""
+class TestHistoryCheck:
+    """A check proves something only if it can fail."""
 
     @staticmethod
     def _history(count: int) -> tuple[Session, list[Attempt]]:
@@ -73,7 +73,7 @@ class TestChecking:
         ]
         return session, told
 
-    def test_what_is_right_passes(self) -> None:
+    def test_correct_history_passes(self) -> None:
         session, told = self._history(3)
         session.state["user:of others"] = 1
         told += [
@@ -83,13 +83,13 @@ class TestChecking:
         told += [Attempt("before it was created again", "other incarnation", 0, Answer.ACCEPTED)]
         assert check(session, "incarnation", told)[Answer.ACCEPTED] == 3
 
-    def test_an_event_that_was_lost_is_found(self) -> None:
+    def test_lost_event_is_found(self) -> None:
         session, told = self._history(3)
         del session.events[1]
         with pytest.raises(AssertionError, match="accepted, and stored at"):
             check(session, "incarnation", told)
 
-    def test_an_event_that_was_doubled_is_found(self) -> None:
+    def test_duplicated_event_is_found(self) -> None:
         session, told = self._history(3)
         session.events.append(session.events[2])
         with pytest.raises(AssertionError, match="accepted, and stored at"):
@@ -101,7 +101,7 @@ class TestChecking:
         with pytest.raises(AssertionError, match="accepted, and stored at"):
             check(session, "incarnation", told)
 
-    def test_an_event_that_was_refused_and_stored_is_found(self) -> None:
+    def test_stored_event_that_was_refused_is_found(self) -> None:
         session, told = self._history(3)
         told[1] = told[1].told(Answer.REFUSED)
         with pytest.raises(AssertionError, match="refused, and stored at"):
@@ -113,24 +113,24 @@ class TestChecking:
         with pytest.raises(AssertionError, match="not what the events made of it"):
             check(session, "incarnation", told)
 
-    def test_an_event_without_its_state_is_found(self) -> None:
+    def test_event_without_its_state_is_found(self) -> None:
         session, told = self._history(3)
         session.state["own"] = 1
         with pytest.raises(AssertionError, match="not what the events made of it"):
             check(session, "incarnation", told)
 
 
-class TestTogether:
-    async def test_a_counter_ends_at_the_number_of_successes(
+class TestConcurrency:
+    async def test_counter_equals_the_number_of_successful_appends(
         self, service: PersistentSessionService, team: list[Worker], figure: Figure
     ) -> None:
-        """All read, add one and append to one session; who is refused starts over."""
+        """All workers read a session, add one and append. A refused worker starts over."""
         session = await create(service)
         for number, worker in enumerate(team):
             worker.start(count_up, f"w{number}", TIMES, USER, SESSION)
         await finish(team)
         stored = await get(service)
-        answers = check(stored, mark_of(session), attempts(team))
+        answers = check(stored, incarnation_of(session), attempts(team))
         assert stored.state["total"] == len(stored.events) == WORKERS * TIMES
         assert answers[Answer.ACCEPTED] == WORKERS * TIMES
         figure("accepted", answers[Answer.ACCEPTED])
@@ -139,7 +139,7 @@ class TestTogether:
     async def test_no_key_of_shared_state_is_lost(
         self, service: PersistentSessionService, team: list[Worker], figure: Figure
     ) -> None:
-        """Sessions of one user, and of another user of the app, set keys at the same time."""
+        """Sessions of two users of one app set keys at the same time."""
         users = ["one", *[USER] * (WORKERS - 1)]
         for number, (worker, user_id) in enumerate(zip(team, users, strict=True)):
             worker.start(keep_keys, f"w{number}", user_id, TIMES)
@@ -157,7 +157,7 @@ class TestTogether:
         }
         figure("keys", 2 * WORKERS * TIMES)
 
-    async def test_of_many_that_create_an_id_one_does(
+    async def test_one_of_many_creators_wins(
         self, service: PersistentSessionService, team: list[Worker], figure: Figure
     ) -> None:
         for number, worker in enumerate(team):
@@ -176,7 +176,7 @@ class TestTogether:
             assert stored[number][f"app:{USER} {number}"] == name
         figure("creations", WORKERS * TIMES)
 
-    async def test_a_session_that_is_deleted_meanwhile_takes_nothing_into_its_successor(
+    async def test_recreated_session_contains_nothing_of_the_deleted_one(
         self, service: PersistentSessionService, team: list[Worker], figure: Figure
     ) -> None:
         await create(service)
@@ -191,12 +191,12 @@ class TestTogether:
             worker.ask_to_stop()
         await finishing
         stored = await get(service)
-        answers = check(stored, mark_of(stored), attempts(others))
+        answers = check(stored, incarnation_of(stored), attempts(others))
         figure("deletions", TIMES)
         figure("appends", sum(len(worker.told) for worker in others) // 2)
         figure("left", answers[Answer.ACCEPTED])
 
-    async def test_a_list_is_never_short_of_a_session_and_never_shows_half_an_event(
+    async def test_list_is_complete_and_consistent_during_writes(
         self, service: PersistentSessionService, team: list[Worker], figure: Figure
     ) -> None:
         lasting = ["first", "second", "third"]
@@ -211,17 +211,17 @@ class TestTogether:
         figure("lists", await asyncio.to_thread(watcher.finish))
 
 
-async def test_what_was_acknowledged_survives_the_death_of_a_process(
+async def test_acknowledged_events_survive_killed_processes(
     uri: str, service: PersistentSessionService, figure: Figure
 ) -> None:
-    """One process appends throughout; others that do the same are killed, one after the other."""
+    """One process keeps appending, while others that do the same are killed one after the other."""
     answers, stored = Counter[Answer](), 0
     with workers(uri, 1) as (survivor,):
         for number in range(KILLS // KILLS_EACH):
             session = await create(service, str(number))
             dead = await _kill_some(uri, survivor, session.id)
             left = await get(service, session.id)
-            answers += check(left, mark_of(session), attempts([survivor, *dead]))
+            answers += check(left, incarnation_of(session), attempts([survivor, *dead]))
             stored += len(left.events)
             assert left.state["total"] == len(left.events)
             await service.append_event(left, event("life goes on"))
@@ -232,7 +232,7 @@ async def test_what_was_acknowledged_survives_the_death_of_a_process(
 
 
 async def _kill_some(uri: str, survivor: Worker, session_id: str) -> list[Worker]:
-    """Kill worker after worker at some moment while they and the survivor append to a session."""
+    """Kill one worker after the other at a random moment, while all append to a session."""
     dead = []
     survivor.start(count_up, "survivor", 0, USER, session_id)
     finishing = asyncio.ensure_future(finish([survivor]))

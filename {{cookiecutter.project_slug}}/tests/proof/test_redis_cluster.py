@@ -1,4 +1,4 @@
-"""Redis Cluster: app state on its way between slots, slots that move, calls that are cancelled."""
+"""Redis Cluster: app state in another slot, slots that move, and cancelled calls."""
 
 import asyncio
 import gc
@@ -25,21 +25,21 @@ from .redis_services import open_service
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Three masters."""
+    """A cluster of three masters."""
     with server.serve_cluster(tmp_path_factory.mktemp("cluster"), "redis") as uri:
         yield uri
 
 
 @pytest.fixture
 def own_uri(cluster: str) -> Iterator[str]:
-    """A corner of the cluster."""
+    """A namespace on the cluster."""
     with server.namespace(cluster, "redis") as uri:
         yield uri
 
 
 @pytest.fixture
 async def service(own_uri: str) -> AsyncIterator[PersistentSessionService]:
-    """A service on it."""
+    """A service on the cluster."""
     async with open_service(own_uri) as service:
         yield service
 
@@ -58,8 +58,8 @@ async def test_app_state_reaches_users_in_other_slots(service: PersistentSession
 async def leave_in_outbox(
     service: PersistentSessionService, monkeypatch: pytest.MonkeyPatch, value: int
 ) -> None:
-    """Append app state as a process does that is killed before it has delivered it."""
-    store = service.store
+    """Append app state like a process that is killed before it delivers the outbox."""
+    store = service.store.innermost
     assert isinstance(store, RedisStore)
     run = store.run
 
@@ -74,7 +74,7 @@ async def leave_in_outbox(
             await service.append_event(await get(service), event("last", app__value=value))
 
 
-async def test_later_reader_delivers_what_a_killed_writer_left(
+async def test_reader_delivers_the_outbox_of_a_killed_writer(
     service: PersistentSessionService, own_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await create(service)
@@ -86,7 +86,7 @@ async def test_later_reader_delivers_what_a_killed_writer_left(
     assert (await get(service, user_id="other")).state["app:value"] == 1
 
 
-async def test_late_delivery_does_not_replace_newer_state(
+async def test_late_delivery_does_not_overwrite_newer_state(
     service: PersistentSessionService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await create(service)
@@ -106,14 +106,14 @@ async def test_user_without_sessions_is_not_listed(
     assert [found.user_id for found in (await service.list_sessions(app_name=APP)).sessions] == [
         "other"
     ]
-    store = service.store
+    store = service.store.innermost
     assert isinstance(store, RedisStore)
     assert await store.call("ZRANGE", store.prefix + ":{app}:users", 0, -1) == [b"other"]
 
 
 # Before version 8, redis-py leaves connections to the garbage collector when slots move.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-async def test_appends_go_on_while_slots_move(
+async def test_appends_continue_while_slots_move(
     service: PersistentSessionService, cluster: str, figure: Figure
 ) -> None:
     users = [f"user{number}" for number in range(12)]
@@ -141,7 +141,7 @@ async def test_appends_go_on_while_slots_move(
 
 
 def move_slot(uri: str, slot: int) -> None:
-    """Move a slot with its keys to another master."""
+    """Move a slot and its keys to another master."""
     with closing(redis.Redis(port=urlsplit(uri).port or 0)) as client:
         ports = [int(address.rpartition(":")[2]) for address in client.cluster("NODES")]
     nodes = {port: redis.Redis(port=port) for port in ports}
@@ -159,15 +159,15 @@ def move_slot(uri: str, slot: int) -> None:
 
 
 def owns(node: "redis.Redis", slot: int, name: str) -> bool:
-    """Whether a master has a slot."""
+    """Return whether a master owns a slot."""
     for first, last, master, *_ in node.cluster("SLOTS"):
         if first <= slot <= last:
             return bool(master[2].decode() == name)
     return False
 
 
-async def test_cancelled_calls_take_nobody_along(own_uri: str, figure: Figure) -> None:
-    """Neither in a new client, which does not know the cluster yet, nor later."""
+async def test_cancelled_calls_do_not_affect_others(own_uri: str, figure: Figure) -> None:
+    """This holds for a new client, which does not know the cluster yet, and for an old one."""
     async with open_service(own_uri) as service:
         await create(service)
     rounds = repetitions(100, 10)

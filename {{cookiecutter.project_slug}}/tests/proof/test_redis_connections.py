@@ -138,7 +138,7 @@ class TestCancellation:
     async def test_no_reply_meets_another_call(self, own_uri: str, figure: Figure) -> None:
         """Calls are cancelled at every step, and each of the others gets back what it said."""
         async with open_service(own_uri, max_connections=4) as service:
-            store = service.store
+            store = service.store.innermost
             assert isinstance(store, RedisStore)
             rounds = repetitions(300, 40)
             for number in range(rounds):
@@ -158,7 +158,7 @@ class TestCancellation:
         self, own_uri: str, steps: int
     ) -> None:
         async with open_service(own_uri) as service:
-            store = service.store
+            store = service.store.innermost
             assert isinstance(store, RedisStore)
             for _ in range(2):
                 words = [f"{number}".encode() for number in range(6)]

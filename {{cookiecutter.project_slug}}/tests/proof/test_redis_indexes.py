@@ -1,4 +1,4 @@
-"""The indexes of sessions and users: they list whatever lives, and go with the last of it."""
+"""Redis: the indexes list all live sessions and users, and expire with the last of them."""
 
 import asyncio
 from collections.abc import Iterator
@@ -16,12 +16,12 @@ from .redis_services import open_service
 
 @pytest.fixture
 def own_uri(tmp_path: Path) -> Iterator[str]:
-    """A server whose keys are all known."""
+    """A server of its own, so that all keys are known."""
     with server.serve(tmp_path, "redis") as uri:
         yield uri
 
 
-async def test_session_is_listed_as_long_as_it_lives(own_uri: str) -> None:
+async def test_live_session_is_listed(own_uri: str) -> None:
     async with open_service(own_uri, ttl=4) as service:
         session = await create(service)
         for _ in range(4):
@@ -32,7 +32,7 @@ async def test_session_is_listed_as_long_as_it_lives(own_uri: str) -> None:
                 assert [found.id for found in listed.sessions] == [session.id]
 
 
-async def test_indexes_live_as_long_as_their_last_session(own_uri: str) -> None:
+async def test_indexes_expire_with_their_last_session(own_uri: str) -> None:
     async with open_service(own_uri, ttl=10) as service:
         with redis.Redis(port=urlsplit(own_uri).port or 0) as client:
             await service.create_session(app_name=APP, user_id=USER, session_id="long", ttl=100)
@@ -44,7 +44,7 @@ async def test_indexes_live_as_long_as_their_last_session(own_uri: str) -> None:
             assert client.ttl("sessions:{app}:users") > 90
 
 
-async def test_user_with_a_thousand_keys_in_one_event_is_written_whole(own_uri: str) -> None:
+async def test_event_with_a_thousand_user_keys_is_stored(own_uri: str) -> None:
     async with open_service(own_uri) as service:
         session = await create(service)
         state: dict[str, Any] = {f"user__{number}": number for number in range(2_500)}

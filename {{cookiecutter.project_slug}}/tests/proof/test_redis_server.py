@@ -1,4 +1,4 @@
-"""The tests' own server: it ends with the process that started it, however that ends."""
+"""The tests' Redis server ends with the process that started it, however that ends."""
 
 import asyncio
 import os
@@ -20,7 +20,7 @@ with redis.serve(Path(sys.argv[1]), "redis") as uri:
 """
 
 WAYS = {"killed": 9, "its terminal closed": 1, "interrupted": 2}
-"""What may happen to it, and the signals that this is on POSIX."""
+"""Ways to end the process, with their signals on POSIX."""
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")

@@ -1,4 +1,4 @@
-"""The inside of SQLite's store: statements, connections, batches and purges."""
+"""SQLite: statements, connections, batches and purges of the store."""
 
 import asyncio
 import os
@@ -44,12 +44,12 @@ class TestReading:
     async def test_read_takes_two_statements(
         self, file: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """One for the session and its state, one for its events; a transaction would be two more."""
+        """One reads the session and its state, one its events. A transaction would add two."""
         async with create_session_service(f"{uri_of(file)}?cache_mb=0") as service:
             session = await create(service)
             for text in ("first", "second", "third"):
                 await service.append_event(session, event(text))
-            store: Any = service.store
+            store: Any = service.store.innermost
             said: list[str] = []
             connect = store._database._connect
 
@@ -67,7 +67,7 @@ class TestReading:
 
     async def test_connections_are_reused(self, file: Path) -> None:
         async with create_session_service(uri_of(file)) as service:
-            store: Any = service.store
+            store: Any = service.store.innermost
             session = await create(service)
             for _ in range(10):
                 await service.append_event(session, event())
@@ -80,7 +80,7 @@ class TestReading:
             def break_off(db: sqlite3.Connection) -> None:
                 raise KeyError
 
-            store: Any = service.store
+            store: Any = service.store.innermost
             with pytest.raises(KeyError):
                 await store._database.write(break_off)
             await create(service)
@@ -94,7 +94,7 @@ class TestReading:
                 db.execute("BEGIN")
                 raise KeyError
 
-            store: Any = service.store
+            store: Any = service.store.innermost
             for _ in range(8):
                 with pytest.raises(KeyError):
                     await store._database.read(break_off)
@@ -112,15 +112,15 @@ class TestReading:
             ("disk I/O error", "disk I/O error"),
         ],
     )
-    def test_errors_of_sqlite_become_sentences(self, file: Path, code: str, sentence: str) -> None:
-        """A full disk cannot be had in a test, and the superuser may write everywhere."""
+    def test_sqlite_errors_become_sentences(self, file: Path, code: str, sentence: str) -> None:
+        """A test cannot fill the disk, and root may write everywhere."""
         store = SQLiteStore(file, busy_timeout=3.0)
         with pytest.raises(StoreUnavailable, match=sentence), store._database._translated():
             raise sqlite3.OperationalError(code)
 
 
-async def test_refused_write_fails_alone(file: Path) -> None:
-    """Writes are committed together, and one that SQLite refuses is the failure of its caller."""
+async def test_refused_write_affects_only_its_caller(file: Path) -> None:
+    """Writes are committed in batches. If SQLite refuses one of them, only its caller fails."""
     async with create_session_service(uri_of(file)) as service:
         sessions = [await create(service, str(number)) for number in range(8)]
 
@@ -151,7 +151,7 @@ def use_in_child(service: PersistentSessionService) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
-def test_service_used_before_a_fork_works_in_the_child(file: Path) -> None:
+def test_service_works_in_a_forked_child(file: Path) -> None:
     service = create_session_service(uri_of(file))
 
     async def before() -> None:
@@ -166,12 +166,12 @@ def test_service_used_before_a_fork_works_in_the_child(file: Path) -> None:
 
 
 async def read_texts(service: PersistentSessionService) -> list[str | None]:
-    """Return what the session says, and close the service."""
+    """Return the texts of the session, and close the service."""
     async with service:
         return texts(await get(service))
 
 
-async def test_creation_delivered_twice_is_done_once(file: Path) -> None:
+async def test_repeated_creation_creates_one_session(file: Path) -> None:
     async with create_session_service(uri_of(file)) as service:
         key = SessionKey(APP, USER, "s")
         first, second = [
@@ -181,8 +181,7 @@ async def test_creation_delivered_twice_is_done_once(file: Path) -> None:
         assert first == second
 
 
-async def test_session_is_over_at_the_moment_of_its_expiry_for_every_call(file: Path) -> None:
-    """Each statement has a comparison of its own, and all must agree."""
+async def test_every_statement_agrees_on_the_moment_of_expiry(file: Path) -> None:
     async with create_session_service(uri_of(file), ttl=60) as service:
         platform_time.set_time_provider(partial(float, 1_000))
         try:
@@ -196,13 +195,13 @@ async def test_session_is_over_at_the_moment_of_its_expiry_for_every_call(file: 
             platform_time.reset_time_provider()
 
 
-async def test_session_in_use_is_never_purged(file: Path) -> None:
-    """The time of its removal is moved on seldom, but it is moved on."""
+async def test_active_session_is_never_purged(file: Path) -> None:
+    """The time of its removal is updated seldom, but often enough."""
     async with create_session_service(uri_of(file), ttl=60) as service:
         try:
             for turn in range(20):
                 platform_time.set_time_provider(partial(float, 1_000 + 50 * turn))
-                service.store._next_purge = 0.0  # type: ignore[attr-defined]
+                service.store.innermost._next_purge = 0.0  # type: ignore[attr-defined]
                 session = await get(service) if turn else await create(service)
                 await service.append_event(session, event(str(turn)))
             assert texts(await get(service)) == [str(turn) for turn in range(20)]
@@ -212,7 +211,7 @@ async def test_session_in_use_is_never_purged(file: Path) -> None:
 
 @pytest.mark.parametrize("by", ["creating", "appending"])
 async def test_expired_sessions_are_purged_by_the_next_write(file: Path, by: str) -> None:
-    """By the next write, once even a slow clock agrees that it has expired."""
+    """They are purged once they have expired by a slow clock, too."""
     async with create_session_service(uri_of(file), ttl=60) as service:
         lasting = await service.create_session(app_name=APP, user_id=USER, ttl=0)
         for number in range(30):
@@ -223,7 +222,7 @@ async def test_expired_sessions_are_purged_by_the_next_write(file: Path, by: str
                 database.execute(
                     "UPDATE sessions SET purge_at = ? WHERE ttl > 0", (time.time() - age,)
                 )
-            service.store._next_purge = 0.0  # type: ignore[attr-defined]
+            service.store.innermost._next_purge = 0.0  # type: ignore[attr-defined]
             if by == "creating":
                 await service.create_session(app_name=APP, user_id="other", ttl=0)
             else:
@@ -243,12 +242,12 @@ async def test_expired_sessions_are_purged_by_the_next_write(file: Path, by: str
             assert "sessions_to_purge" in plan
 
 
-async def test_fast_clock_does_not_purge_what_is_alive_for_others(file: Path) -> None:
+async def test_fast_clock_purges_no_live_session(file: Path) -> None:
     async with create_session_service(uri_of(file), ttl=60) as service:
         await create(service)
         platform_time.set_time_provider(lambda: time.time() + 6_000)
         try:
-            service.store._next_purge = 0.0  # type: ignore[attr-defined]
+            service.store.innermost._next_purge = 0.0  # type: ignore[attr-defined]
             await create(service, "other")
         finally:
             platform_time.reset_time_provider()

@@ -1,7 +1,7 @@
-"""Messages at once, on several servers: each is answered, turns are whole, and kills lose nothing.
+"""Concurrent messages to several servers: all are answered, turns do not interleave, kills lose nothing.
 
-The servers are real processes on one store. Every message sets a state key of its own, so that what was
-acknowledged can be found again.
+The servers are processes on one store. Every message sets its own state key, which shows whether it was
+stored.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ from .figures import Figure, repetitions
 
 SERVE = [*PYTHON, "serve", str(AGENTS)]
 LEASE = 3
-"""Seconds. Short, because a killed server delays the next message for as long."""
+"""Seconds. Short, because the next message waits this long after a server was killed."""
 
 
 def with_options(uri: str, options: str) -> str:
@@ -49,12 +49,12 @@ def with_options(uri: str, options: str) -> str:
 
 
 def note(key: str) -> str:
-    """Return a message that sets a state key."""
+    """Return a message that sets a key of the state."""
     return f"note {json.dumps({'key': key, 'value': key})}"
 
 
 async def stored(uri: str, user: str) -> PersistentSession:
-    """Return the session of a user as it is stored."""
+    """Return the stored session of a user."""
     async with create_session_service(uri) as service:
         session = await service.get_session(app_name="noter", user_id=user, session_id=SESSION)
         assert session is not None
@@ -62,7 +62,7 @@ async def stored(uri: str, user: str) -> PersistentSession:
 
 
 def turns_of(session: PersistentSession) -> list[list[Event]]:
-    """Return the events of each turn, which must not be interleaved."""
+    """Return the events of each turn, and check that turns are not interleaved."""
     turns: list[list[Event]] = []
     for event in session.events:
         if not turns or turns[-1][0].invocation_id != event.invocation_id:
@@ -74,7 +74,7 @@ def turns_of(session: PersistentSession) -> list[list[Event]]:
 
 
 def text_of(event: Event) -> str:
-    """Return what an event says."""
+    """Return the text of an event."""
     parts = (event.content.parts if event.content else None) or []
     return parts[0].text or "" if parts else ""
 
@@ -85,13 +85,13 @@ async def send(client: httpx.AsyncClient, user: str, text: str) -> httpx.Respons
 
 
 def client_of(server: Server) -> httpx.AsyncClient:
-    """Return a client that sends many messages at once to a server."""
+    """Return a client that sends many messages to a server at the same time."""
     limits = httpx.Limits(max_connections=None)
     url = server.http.base_url
     return httpx.AsyncClient(base_url=url, timeout=120, limits=limits, trust_env=False)
 
 
-async def test_messages_at_once_to_two_servers_are_all_answered(
+async def test_concurrent_messages_to_two_servers_are_all_answered(
     uri: str, tmp_path: Path, figure: Figure
 ) -> None:
     users, messages = [f"user {n}" for n in range(4)], 8
@@ -122,10 +122,10 @@ async def test_messages_at_once_to_two_servers_are_all_answered(
     figure("messages", len(responses))
 
 
-async def test_kills_lose_and_double_nothing_that_was_acknowledged(
+async def test_kills_neither_lose_nor_duplicate_acknowledged_turns(
     uri: str, tmp_path: Path, figure: Figure
 ) -> None:
-    """Clients send a message again until it is answered. One server is killed again and again."""
+    """Clients repeat a message until it is answered, while one server is killed again and again."""
     kills = repetitions(100, 3)
     served = with_options(uri, f"turn_lease={LEASE}")
     users, acknowledged = [f"user {n}" for n in range(4)], Counter[str]()
@@ -212,25 +212,25 @@ async def test_frozen_server_cannot_write_into_the_next_turn(uri: str, tmp_path:
 
 
 class Echo(BaseLlm):
-    """A model that answers at once."""
+    """A model that answers immediately."""
 
     model: str = "echo"
 
     async def generate_content_async(
         self, llm_request: LlmRequest, stream: bool = False
     ) -> AsyncGenerator[LlmResponse, None]:
-        """Answer any message with the same text."""
+        """Answer every message with the same text."""
         yield LlmResponse(content=types.Content(role="model", parts=[types.Part(text="answer")]))
 
 
 class Slow(BaseEventsSummarizer):
-    """Summarizes while the next turn runs."""
+    """A summarizer that takes until the next turn."""
 
     def __init__(self) -> None:
         self.summaries: list[str] = []
 
     async def maybe_summarize_events(self, *, events: Sequence[Event]) -> Event | None:
-        """Return a summary that is known by its id."""
+        """Return a summary with a known id."""
         for _ in range(20):
             await asyncio.sleep(0)
         content = types.Content(role="model", parts=[types.Part(text="summary")])
@@ -253,7 +253,7 @@ async def service(uri: str) -> AsyncIterator[PersistentSessionService]:
         yield service
 
 
-async def test_every_summary_is_stored_while_the_next_message_is_answered(
+async def test_every_summary_is_stored_during_the_next_turn(
     service: PersistentSessionService, figure: Figure
 ) -> None:
     turns, slow = repetitions(200, 20), Slow()
@@ -279,7 +279,7 @@ async def test_every_summary_is_stored_while_the_next_message_is_answered(
     for number in range(turns):
         answered.clear()
         tasks.append(asyncio.create_task(say(number)))
-        await answered.wait()  # the summary is still to come
+        await answered.wait()  # the summary is stored later
     await asyncio.gather(*tasks)
     session = await get(service)
     found = [event.id for event in session.events if event.actions.compaction]

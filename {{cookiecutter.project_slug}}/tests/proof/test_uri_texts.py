@@ -1,4 +1,4 @@
-"""Any text is a service, a time to live, or a sentence that refuses it."""
+"""Any text is a valid session URI or time to live, or is refused in one sentence."""
 
 from contextlib import suppress
 
@@ -12,13 +12,13 @@ from {{ cookiecutter.__package }}.sessions.uri import parse_uri
 
 
 @given(st.text())
-def test_text_is_a_uri_or_refused_in_a_sentence(text: str) -> None:
+def test_text_is_a_valid_uri_or_refused_in_one_sentence(text: str) -> None:
     for uri in (text, f"{config.SCHEME}://{text}"):
         with suppress(ConfigurationError):
             parse_uri(uri, scheme=config.SCHEME, schemes=config.SCHEMES, options={})
 
 
 @given(st.integers(0, MAX_TTL))
-def test_formatted_ttl_is_read_as_the_same(seconds: int) -> None:
+def test_formatted_ttl_parses_to_the_same_value(seconds: int) -> None:
     written = format_ttl(seconds)
     assert parse_ttl("0" if written == "never" else written) == seconds

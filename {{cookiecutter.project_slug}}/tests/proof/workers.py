@@ -1,7 +1,7 @@
-"""Processes that work on the same sessions, and can be killed.
+"""Processes that work on the same sessions and can be killed.
 
-They are forked from a server process that has everything imported (multiprocessing's `forkserver`), so
-that a new one costs milliseconds; where there is no fork, each is started anew.
+They are forked from a server process that has imported everything (multiprocessing's `forkserver`), so a
+new one takes milliseconds. Without fork, each starts from scratch.
 """
 
 import asyncio
@@ -26,13 +26,13 @@ from ..sessions.support import APP, event
 from .history import Answer, Attempt
 
 Tell = Callable[[object], None]
-"""Sends something to the process of the tests at once."""
+"""Sends a value to the tests' process immediately."""
 
 Stop = Callable[[], bool]
-"""Whether the tests have asked the task to stop."""
+"""Returns whether the tests have asked the task to stop."""
 
 Task = Callable[..., Coroutine[Any, Any, Any]]
-"""What a worker does: a function of this module that takes a service, `Tell`, and arguments."""
+"""A function of this module that a worker runs. It takes a service, `Tell`, `Stop` and arguments."""
 
 create_session_service(config.DEFAULT_URI)  # loads the driver before the fork
 
@@ -40,7 +40,7 @@ START = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() 
 
 
 class Worker:
-    """One process, with a session service of its own."""
+    """A process with its own session service."""
 
     def __init__(self, uri: str) -> None:
         context: Any = multiprocessing.get_context(START)
@@ -52,28 +52,28 @@ class Worker:
         self._process.start()
         theirs.close()
         self.told: list[Any] = []
-        """What the running task has told so far."""
+        """The values that the running task has sent so far."""
 
     def start(self, task: Task, *arguments: object) -> None:
-        """Start a task; its answer is waited for with `finish`."""
+        """Start a task. `finish` waits for its result."""
         self.told = []
         self._connection.send((task, arguments))
 
     def wait_for(self, count: int) -> None:
-        """Return when the running task has told so many things."""
+        """Wait until the running task has sent this many values."""
         while len(self.told) < count:
             kind, value = self._connection.recv()
             assert kind == "told", f"a worker has ended early: {value}"
             self.told.append(value)
 
     def tells_more(self, count: int) -> None:
-        """Return when so much more was told to the thread that waits for the task's end."""
+        """Wait until this many more values have arrived in the thread that waits for the end."""
         before = len(self.told)
         while len(self.told) < before + count:
             time.sleep(0.001)
 
     def finish(self) -> Any:
-        """Wait for the task's end and return its result."""
+        """Wait for the end of the task and return its result."""
         while True:
             kind, value = self._connection.recv()
             if kind == "told":
@@ -84,11 +84,11 @@ class Worker:
                 return value
 
     def ask_to_stop(self) -> None:
-        """Tell a task that runs until it is told to stop."""
+        """Ask the running task to stop."""
         self._connection.send(None)
 
     def kill(self) -> None:
-        """Kill the process as it stands, and take in what it had told until then."""
+        """Kill the process and receive the values that it has sent."""
         self._process.kill()
         self._process.join()
         with suppress(EOFError, OSError):
@@ -100,7 +100,7 @@ class Worker:
 
 @contextmanager
 def workers(uri: str, count: int) -> Iterator[list[Worker]]:
-    """Run so many workers; they are killed in the end, whatever they do."""
+    """Run this many workers. They are killed in the end."""
     running = [Worker(uri) for _ in range(count)]
     try:
         yield running
@@ -132,16 +132,16 @@ async def _work(uri: str, connection: "Connection[Any, Any]") -> None:
                 connection.send(answer)
 
 
-# What workers do.
+# Tasks of workers.
 
 
 async def count_up(
     service: PersistentSessionService, tell: Tell, stop: Stop, me: str, times: int, *owner: str
 ) -> None:
-    """Read a counter, add one, append; when stale, again: until that was accepted so many times.
+    """Read a counter, add one and append, until `times` appends were accepted. 0 means for ever.
 
-    `times` 0 is for ever. Each attempt is told before it is made and after, so that whoever kills
-    this process knows all that it had been told.
+    Each attempt is sent before the append and after it, so the tests know all acknowledged events
+    if this process is killed.
     """
     user_id, session_id = owner
     accepted = 0
@@ -164,7 +164,7 @@ async def count_up(
 async def attempt(
     service: PersistentSessionService, tell: Tell, session: PersistentSession, said: Event
 ) -> Answer:
-    """Append an event and tell of it before and after."""
+    """Append an event, and send the attempt before and after it."""
     position = session.position
     made = Attempt(said.id, position.incarnation, position.revision)
     tell(made)
@@ -180,7 +180,7 @@ async def attempt(
 async def keep_keys(
     service: PersistentSessionService, tell: Tell, stop: Stop, me: str, user_id: str, count: int
 ) -> None:
-    """Set a new key of the user's and one of the app's with each event, in a session of its own."""
+    """Set a new `user:` key and a new `app:` key with each event of a session of its own."""
     session = await service.create_session(app_name=APP, user_id=user_id, session_id=me)
     for number in range(count):
         said = event(f"{me} {number}")
@@ -191,7 +191,7 @@ async def keep_keys(
 async def create_all(
     service: PersistentSessionService, tell: Tell, stop: Stop, me: str, user_id: str, count: int
 ) -> list[int]:
-    """Create session after session, and return which of them were this worker's own."""
+    """Create sessions, and return the numbers of those that this worker created."""
     created = []
     for number in range(count):
         with suppress(AlreadyExistsError):
@@ -213,7 +213,7 @@ async def create_and_delete(
     session_id: str,
     times: int,
 ) -> int:
-    """Delete a session that others append to, and create it again."""
+    """Delete a session and create it again while others append to it."""
     for _ in range(times):
         await asyncio.sleep(random.random() / 50)
         await service.delete_session(app_name=APP, user_id=user_id, session_id=session_id)
@@ -224,7 +224,7 @@ async def create_and_delete(
 async def watch(
     service: PersistentSessionService, tell: Tell, stop: Stop, user_id: str, lasting: list[str]
 ) -> int:
-    """List sessions until told to stop; what is always there must be in every list, and whole."""
+    """List sessions until told to stop. Every list must have all lasting sessions, with whole events."""
     lists = 0
     while not stop():
         for owner in (user_id, None):
@@ -248,7 +248,7 @@ async def change_two_keys(
     lasting: list[str],
     times: int,
 ) -> None:
-    """Append to lasting sessions events that change two keys at once; create and delete others."""
+    """Append events that change two keys to lasting sessions. Create and delete other sessions."""
     for number in range(times):
         other = await service.create_session(app_name=APP, user_id=user_id)
         session = await service.get_session(

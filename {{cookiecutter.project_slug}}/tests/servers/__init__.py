@@ -10,14 +10,14 @@ from {{ cookiecutter.__package }}.sessions.config import SCHEME
 from . import {{ cookiecutter._backends[cookiecutter.backend].store.module }} as backend
 
 EFFORT: float = getattr(backend, "EFFORT", 1.0)
-"""What part of the usual repetitions is tried: less than 1 where the tests' own server is a slow emulator."""
+"""Factor of the number of repetitions: less than 1 if the tests' server is a slow emulator."""
 
 
 def serve(directory: Path, *, lasting: bool = True) -> AbstractContextManager[str]:
-    """Run a server with its data in `directory`; the value is its session URI.
+    """Run a server with its data in `directory`. The value is its session URI.
 
-    TEST_SERVER in the environment names another kind, for which there is a `serve_…` beside it. Where
-    the server is much faster if it may forget all in the end, `FLEETING` says how.
+    If TEST_SERVER is set to `cluster`, for example, `serve_cluster` of the backend is called instead of
+    `serve`. Unless the server is lasting, it may use the faster options of `FLEETING`.
     """
     kind = os.environ.get("TEST_SERVER")
     run = getattr(backend, f"serve_{kind}" if kind else "serve", None)
@@ -31,5 +31,5 @@ def serve(directory: Path, *, lasting: bool = True) -> AbstractContextManager[st
 
 
 def namespace(uri: str) -> AbstractContextManager[str]:
-    """Lend a corner of its own on a server; the value is the URI of that corner, removed afterwards."""
+    """Return the URI of a namespace of its own on a server. It is removed afterwards."""
     return backend.namespace(uri, SCHEME)

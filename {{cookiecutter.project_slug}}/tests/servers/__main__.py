@@ -1,8 +1,7 @@
-"""`python -m tests.servers -- COMMAND …` runs a command with a server to keep its sessions.
+"""`python -m tests.servers -- COMMAND …` runs a command with a server for its sessions.
 
-That is the server which SESSION_SERVICE_URI names, in the environment or in `.env`; where it names none,
-one is started with its data in `.data`, and stopped when the command ends. A second command at the same
-time shares the server of the first.
+If SESSION_SERVICE_URI is set, in the environment or in `.env`, that server is used. Otherwise a server
+is started with its data in `.data`, and stopped when the command ends. Concurrent commands share it.
 """
 
 import os
@@ -32,7 +31,7 @@ def main(arguments: list[str]) -> int:
     given = os.environ.get(VARIABLE) or dotenv_values(project / ".env").get(VARIABLE)
     with nullcontext(given) if given else shared(project / ".data") as uri:
         process = subprocess.Popen(command, env=os.environ | {VARIABLE: uri})
-        # Ctrl-C goes to the command as well, which decides; a request to end is passed on.
+        # Ctrl-C reaches the command as well, which decides. SIGTERM is passed on.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, lambda *_: process.terminate())
         return process.wait()
@@ -40,7 +39,7 @@ def main(arguments: list[str]) -> int:
 
 @contextmanager
 def shared(data: Path) -> Iterator[str]:
-    """Start the server of the folder, or share the one that another command has started there."""
+    """Start the server of the folder, or share the one that another command has started."""
     data.mkdir(mode=0o700, exist_ok=True)
     address = data / "server.uri"
     lock = FileLock(data / "server.lock")

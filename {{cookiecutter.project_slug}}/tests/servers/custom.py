@@ -13,13 +13,13 @@ from tempfile import TemporaryDirectory
 
 @contextmanager
 def serve(directory: Path, scheme: str) -> Iterator[str]:
-    """Name a journal in the directory."""
+    """Return the URI of a journal in the directory."""
     yield f"{scheme}:///{(directory / 'sessions.jsonl').absolute().as_posix()}"
 
 
 @contextmanager
 def namespace(uri: str, scheme: str) -> Iterator[str]:
-    """Name a journal of its own, and leave the one of the URI alone; its options are kept."""
+    """Return the URI of a journal of its own, with the same options."""
     _, _, query = uri.partition("?")
     with TemporaryDirectory() as directory, serve(Path(directory), scheme) as own:
         yield f"{own}?{query}" if query else own

@@ -1,4 +1,4 @@
-"""Moto from PyPI: an emulator of DynamoDB, in a process of its own, with its data in memory.
+"""Moto from PyPI: an emulator of DynamoDB in its own process, with its data in memory.
 
 It keeps conditions and transactions. It never refuses a transaction because of another one, never
 throttles, and does not know the tokens by which DynamoDB recognizes a repeated call.
@@ -22,21 +22,21 @@ TABLE = "sessions"
 OPTIONS = "region=us-east-1&create_table=true"
 
 IMPATIENT = "timeout=2"
-"""Options of a session URI for clients that wait for nothing long."""
+"""Options of a session URI for a client that gives up soon."""
 EFFORT = 0.1
 """Moto takes some milliseconds for a call."""
 
 
 @contextmanager
 def serve(directory: Path, scheme: str) -> Iterator[str]:
-    """Run an emulator. It keeps its tables in the directory when it ends, and takes any credentials."""
+    """Run an emulator that accepts any credentials. It saves its tables to the directory at its end."""
     with (directory / "moto.log").open("wb") as log:
         server = subprocess.Popen(
             [sys.executable, SERVER, directory / "moto.tables"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
-            start_new_session=True,  # Ctrl-C is not for the server.
+            start_new_session=True,  # Ctrl-C must not reach the server.
         )
     assert server.stdin is not None
     assert server.stdout is not None
@@ -50,7 +50,7 @@ def serve(directory: Path, scheme: str) -> Iterator[str]:
 
 @contextmanager
 def namespace(uri: str, scheme: str) -> Iterator[str]:
-    """Give all items a prefix of their own, and delete what is under it in the end."""
+    """Return a URI with its own prefix of all items, and delete them in the end."""
     prefix = f"test-{token_hex(8)}"
     own = urlsplit(uri)._replace(path=f"/{prefix}").geturl()
     yield own
@@ -67,7 +67,7 @@ def namespace(uri: str, scheme: str) -> Iterator[str]:
 
 
 def stored_items(uri: str) -> dict[tuple[str, str], Any]:
-    """Return all items under the prefix of a URI by their keys, `pk` without the prefix."""
+    """Return all items of a URI by their keys, with `pk` lacking the prefix."""
     prefix = f"{urlsplit(uri).path.strip('/')}/"
     pages = (
         client(uri)
@@ -94,7 +94,7 @@ def options_of(uri: str) -> dict[str, str]:
 
 
 def with_options(uri: str, **changed: object) -> str:
-    """Return a session URI with other options; None removes one."""
+    """Return a session URI with these options changed. None removes one."""
     options = {
         name: value for name, value in (options_of(uri) | changed).items() if value is not None
     }
@@ -103,13 +103,13 @@ def with_options(uri: str, **changed: object) -> str:
 
 
 def client(uri: str) -> Any:
-    """Return a client of the SDK for the server of a session URI."""
+    """Return an SDK client for the server of a session URI."""
     parts, options = urlsplit(uri), options_of(uri)
     names = ("region", "endpoint_url", "profile")
     return _client(parts.username, parts.password, *(options.get(name) for name in names))
 
 
-@cache  # It takes a tenth of a second to make one.
+@cache  # creating one takes 0.1 s
 def _client(
     key: str | None,
     secret: str | None,

@@ -21,9 +21,9 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 def main(file: Path) -> None:
     """Serve DynamoDB on a free port of 127.0.0.1."""
-    sys.setrecursionlimit(20_000)  # Moto parses an update of some hundred keys by recursion.
+    sys.setrecursionlimit(20_000)  # Moto parses an update of hundreds of keys recursively.
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    WSGIRequestHandler.protocol_version = "HTTP/1.1"  # Connections stay open.
+    WSGIRequestHandler.protocol_version = "HTTP/1.1"  # keeps connections open
     Table.__deepcopy__ = _copied  # type: ignore[attr-defined]
     tables = dynamodb_backends[ACCOUNT]["us-east-1"].tables
     if file.exists():
@@ -31,7 +31,7 @@ def main(file: Path) -> None:
     app, lock = create_backend_app("dynamodb"), Lock()
 
     def answer(environ: Any, start_response: Any) -> Iterable[bytes]:
-        with lock:  # Moto is not atomic when it answers from several threads.
+        with lock:  # Moto is not atomic with several threads.
             return app(environ, start_response)
 
     server = make_server("127.0.0.1", 0, answer, threaded=True)
@@ -44,10 +44,10 @@ def main(file: Path) -> None:
 
 
 def _copied(table: Table, _: object) -> Table:
-    """Copy what a transaction can change: the items.
+    """Copy only what a transaction can change: the items.
 
-    Moto copies a table before every transaction, with all that hangs on it. That is most of the time
-    that the tests would take.
+    Moto makes a deep copy of the table before every transaction, which would take most of the time of
+    the tests.
     """
     copied = copy(table)
     copied.items = copy(table.items)

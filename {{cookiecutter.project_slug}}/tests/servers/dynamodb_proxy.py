@@ -1,4 +1,4 @@
-"""An HTTP proxy in front of DynamoDB: it records requests, and can answer some of them itself.
+"""An HTTP proxy in front of DynamoDB. It records requests and can answer some of them itself.
 
 That is how the tests see what an emulator never does: conflicts, throttling, missing permissions,
 lost replies.
@@ -16,11 +16,11 @@ from aiohttp import ClientSession, web
 from .dynamodb import options_of, with_options
 
 Reply = Callable[[web.Request, bytes], Awaitable[web.StreamResponse]]
-"""Answers a request in place of DynamoDB, or with its help."""
+"""Answers a request instead of DynamoDB, or with its help."""
 
 
 class DynamoDBProxy:
-    """A proxy in front of the server of a session URI. Use `run_proxy` to make one."""
+    """A proxy in front of the server of a session URI. `run_proxy` creates it."""
 
     def __init__(self, uri: str, session: ClientSession) -> None:
         self.uri = uri
@@ -32,11 +32,11 @@ class DynamoDBProxy:
         self._replies: list[tuple[str, Reply]] = []
 
     def answer_next(self, operation: str, *replies: Reply) -> None:
-        """Answer the next requests of an operation so, in this order."""
+        """Answer the next requests of an operation with these answers, in this order."""
         self._replies += [(operation, reply) for reply in replies]
 
     def count(self) -> Counter[str]:
-        """Return how often each operation was called since the last time."""
+        """Return the number of calls of each operation since the last time."""
         counts = Counter(operation for operation, _ in self.requests)
         self.requests.clear()
         return counts
@@ -63,7 +63,7 @@ class DynamoDBProxy:
             )
 
     async def lose_reply(self, request: web.Request, body: bytes) -> web.Response:
-        """Let DynamoDB do its work, and close the connection in place of a reply."""
+        """Forward the request to DynamoDB, and close the connection instead of replying."""
         await self.forward(request, body)
         assert request.transport is not None
         request.transport.close()
@@ -89,7 +89,7 @@ async def run_proxy(uri: str) -> AsyncIterator[DynamoDBProxy]:
 
 
 def error(code: str, *reasons: str, message: str = "no") -> Reply:
-    """Return an error reply of DynamoDB; `reasons` are those of a cancelled transaction."""
+    """Return an error reply of DynamoDB. `reasons` are those of a cancelled transaction."""
     content: dict[str, Any] = {"__type": f"com.amazonaws.dynamodb.v20120810#{code}"}
     content["message"] = message
     if reasons:
@@ -102,4 +102,4 @@ def error(code: str, *reasons: str, message: str = "no") -> Reply:
 
 
 CONFLICT = error("TransactionCanceledException", "None", "TransactionConflict")
-"""Another transaction was in the way."""
+"""The reply of DynamoDB if another transaction is in progress."""

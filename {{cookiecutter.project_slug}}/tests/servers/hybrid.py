@@ -8,12 +8,12 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 from . import postgres, redis
 
 IMPATIENT = postgres.IMPATIENT
-"""Options of a session URI for clients that wait for nothing long."""
+"""Options of a session URI for a client that gives up soon."""
 
 
 @contextmanager
 def serve(directory: Path, scheme: str, **more: object) -> Iterator[str]:
-    """Run both, PostgreSQL with its data in the directory; `more` are settings of PostgreSQL."""
+    """Run both, PostgreSQL with its data in the directory. `more` are settings of PostgreSQL."""
     with (
         postgres.serve(directory, scheme, **more) as record,
         redis.serve(directory, "redis", appendonly="no") as cache,
@@ -23,7 +23,7 @@ def serve(directory: Path, scheme: str, **more: object) -> Iterator[str]:
 
 @contextmanager
 def namespace(uri: str, scheme: str) -> Iterator[str]:
-    """Give both a corner of their own."""
+    """Return a URI with a namespace of its own on both servers."""
     record, cache, options = split(uri)
     with (
         postgres.namespace(record, scheme) as own_record,
@@ -33,7 +33,7 @@ def namespace(uri: str, scheme: str) -> Iterator[str]:
 
 
 def split(uri: str) -> tuple[str, str, dict[str, str]]:
-    """Return the URI of the record, that of the cache, and the other options of the cache."""
+    """Return the URI of PostgreSQL, that of Redis, and the other options of Redis."""
     parts = urlsplit(uri)
     options = dict(parse_qsl(parts.query))
     cache = {name: options.pop(name) for name in list(options) if name.startswith("cache")}

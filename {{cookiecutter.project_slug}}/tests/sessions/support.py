@@ -1,4 +1,4 @@
-"""What several test modules need: events to append, and ids to try."""
+"""Helpers for tests: events, sessions and unusual ids."""
 
 import asyncio
 from collections.abc import Callable
@@ -38,13 +38,13 @@ ODD_IDS = [
     "e\u0301",
     "x" * 2_000,
 ]
-"""Strings that are ids like any other. Two of them look the same and are not."""
+"""Valid ids. Two of them look the same but differ."""
 
 
 def event(
     text: str = "hello", *, timestamp: float = 1.0, author: str = "user", **state: Any
 ) -> Event:
-    """Return an event that says something and changes state; `user__name` stands for `user:name`."""
+    """Return an event with a text and a state delta. `user__name` stands for `user:name`."""
     delta = {name.replace("__", ":"): value for name, value in state.items()}
     return Event(
         author=author,
@@ -56,7 +56,7 @@ def event(
 
 
 def texts(session: Session) -> list[str | None]:
-    """Return what the events of a session say."""
+    """Return the texts of a session's events."""
     return [
         item.content.parts[0].text if item.content and item.content.parts else None
         for item in session.events
@@ -64,13 +64,13 @@ def texts(session: Session) -> list[str | None]:
 
 
 async def create(service: BaseSessionService, session_id: str = SESSION, **more: Any) -> Session:
-    """Create a session of the usual app and user."""
+    """Create a session of `APP` and `USER`, unless others are given."""
     names = {"app_name": APP, "user_id": USER} | more
     return await service.create_session(session_id=session_id, **names)
 
 
 async def get(service: BaseSessionService, session_id: str = SESSION, **more: Any) -> Session:
-    """Return a session that must be there."""
+    """Return a session that must exist."""
     names = {"app_name": APP, "user_id": USER} | more
     session = await service.get_session(session_id=session_id, **names)
     assert session is not None
@@ -78,15 +78,15 @@ async def get(service: BaseSessionService, session_id: str = SESSION, **more: An
 
 
 async def exists(service: BaseSessionService, session_id: str = SESSION, **more: Any) -> bool:
-    """Return whether there is a session."""
+    """Return whether a session exists."""
     names = {"app_name": APP, "user_id": USER} | more
     return await service.get_session(session_id=session_id, **names) is not None
 
 
 async def until(happened: Callable[[], bool]) -> None:
-    """Return when it has; a busy machine may take its time."""
+    """Wait until it has happened. The limit is generous, because a busy machine is slow."""
     for _ in range(1_200):
         if happened():
             return
         await asyncio.sleep(0.05)
-    raise AssertionError("It does not happen.")
+    raise AssertionError("It did not happen.")

@@ -1,4 +1,4 @@
-"""The commands that look after what is stored: `sessions …` and `doctor`."""
+"""The commands `sessions …` and `doctor`."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ Run = Callable[..., Result]
 
 @pytest.fixture
 def run(uri: str) -> Run:
-    """Run one of the `sessions` commands on a corner of the real server."""
+    """Run one of the `sessions` commands on the URI of the test."""
 
     def run(*arguments: str, **more: Any) -> Result:
         return CliRunner().invoke(sessions, [*arguments, "--uri", uri], **more)
@@ -37,7 +37,7 @@ def run(uri: str) -> Run:
 
 @pytest.fixture
 def stored(uri: str) -> None:
-    """Store two sessions of Ada and one of Grace; `talk` has events, state and a ttl of its own."""
+    """Store two sessions of Ada and one of Grace. `talk` has events, state and its own TTL."""
 
     async def store() -> None:
         async with create_session_service(uri) as service:
@@ -95,7 +95,7 @@ def event(number: int, text: str, delta: dict[str, Any]) -> Event:
     )
 
 
-def test_init_makes_the_place_ready_and_can_be_repeated(run: Run) -> None:
+def test_init_can_be_repeated(run: Run) -> None:
     for _ in range(2):
         result = run("init")
         assert result.exit_code == 0
@@ -103,7 +103,7 @@ def test_init_makes_the_place_ready_and_can_be_repeated(run: Run) -> None:
 
 
 @pytest.mark.usefixtures("stored")
-def test_list_shows_the_sessions_of_everybody_or_of_one_user(run: Run) -> None:
+def test_list_shows_all_sessions_or_those_of_one_user(run: Run) -> None:
     header, *lines = run("list").stdout.splitlines()
     assert header.split("\t") == ["SESSION", "USER", "EVENTS", "LAST EVENT", "EXPIRES IN"]
     assert {tuple(line.split("\t")[:3]) for line in lines} == {
@@ -116,7 +116,7 @@ def test_list_shows_the_sessions_of_everybody_or_of_one_user(run: Run) -> None:
     assert json.loads(run("list", "--app", "another", "--json").stdout) == []
 
 
-def test_list_says_so_when_there_is_nothing(run: Run) -> None:
+def test_list_reports_that_there_are_no_sessions(run: Run) -> None:
     run("init")
     result = run("list")
     assert (result.exit_code, result.stdout) == (0, "")
@@ -124,7 +124,7 @@ def test_list_says_so_when_there_is_nothing(run: Run) -> None:
 
 
 @pytest.mark.usefixtures("stored")
-def test_show_tells_what_was_said_and_what_is_known(run: Run) -> None:
+def test_show_prints_events_and_state(run: Run) -> None:
     shown = run("show", "talk").stdout
     assert "Session talk of user ada" in shown
     assert "3 events" in shown
@@ -134,7 +134,7 @@ def test_show_tells_what_was_said_and_what_is_known(run: Run) -> None:
 
 
 @pytest.mark.usefixtures("stored")
-def test_show_wants_to_know_which_user_is_meant_where_two_share_an_id(run: Run, uri: str) -> None:
+def test_show_needs_a_user_if_two_share_the_id(run: Run, uri: str) -> None:
     async def another() -> None:
         async with create_session_service(uri) as service:
             await create(service, "grace", "talk")
@@ -147,7 +147,7 @@ def test_show_wants_to_know_which_user_is_meant_where_two_share_an_id(run: Run, 
 
 
 @pytest.mark.usefixtures("stored")
-def test_exported_sessions_come_back_as_they_were(run: Run, tmp_path: Path) -> None:
+def test_import_restores_exported_sessions(run: Run, tmp_path: Path) -> None:
     before = json.loads(run("show", "talk", "--json").stdout)
     exported = run("export", "--all").stdout
     assert len(exported.splitlines()) == 3
@@ -165,9 +165,7 @@ def test_exported_sessions_come_back_as_they_were(run: Run, tmp_path: Path) -> N
 
 
 @pytest.mark.usefixtures("stored")
-def test_import_gives_a_user_the_state_of_the_export_and_not_that_of_an_old_event(
-    run: Run, uri: str
-) -> None:
+def test_import_restores_the_latest_user_state(run: Run, uri: str) -> None:
     async def rename() -> None:
         async with create_session_service(uri) as service:
             await create(service, "ada", "later", state={"user:name": "Countess Ada"})
@@ -181,7 +179,7 @@ def test_import_gives_a_user_the_state_of_the_export_and_not_that_of_an_old_even
 
 
 @pytest.mark.usefixtures("stored")
-def test_import_overwrites_nothing_and_leaves_nothing_half_done(run: Run) -> None:
+def test_import_is_all_or_nothing(run: Run) -> None:
     exported = run("export", "talk").stdout
     result = run("import", "-", input=exported)
     assert result.exit_code == 1
@@ -214,7 +212,7 @@ def test_import_overwrites_nothing_and_leaves_nothing_half_done(run: Run) -> Non
         ),
     ],
 )
-def test_import_names_the_line_that_it_cannot_read(run: Run, line: str, problem: str) -> None:
+def test_import_names_the_bad_line(run: Run, line: str, problem: str) -> None:
     result = run("import", "-", input=f"\n{line}\n")
     assert result.exit_code == 1
     assert result.stderr.startswith("Error: Line 2 of <stdin> cannot be imported: ")
@@ -223,7 +221,7 @@ def test_import_names_the_line_that_it_cannot_read(run: Run, line: str, problem:
 
 
 @pytest.mark.usefixtures("stored")
-def test_delete_asks_first(run: Run) -> None:
+def test_delete_asks_for_confirmation(run: Run) -> None:
     assert "Nothing was deleted." in run("delete", "talk", input="n\n").stderr
     assert run("show", "talk").exit_code == 0
     assert run("delete", "talk", "empty", input="y\n").exit_code == 0
@@ -232,7 +230,7 @@ def test_delete_asks_first(run: Run) -> None:
 
 
 @pytest.mark.usefixtures("stored")
-def test_delete_deletes_nothing_if_one_of_the_sessions_is_not_there(run: Run) -> None:
+def test_delete_is_all_or_nothing(run: Run) -> None:
     result = run("delete", "--yes", "talk", "nowhere")
     assert result.exit_code == 1
     assert "There is no session 'nowhere'" in result.stderr
@@ -296,7 +294,7 @@ def test_reading_creates_nothing(run: Run, uri: str, command: list[str]) -> None
     assert asyncio.run(missing()) == before
 
 
-def test_what_users_wrote_cannot_steer_the_terminal(run: Run, uri: str) -> None:
+def test_control_characters_are_escaped(run: Run, uri: str) -> None:
     async def attack() -> None:
         async with create_session_service(uri) as service:
             await create(service, "eve", "\x1b[2J\nx", state={"k\t": "\x1b]0;title\x07"})
@@ -307,14 +305,14 @@ def test_what_users_wrote_cannot_steer_the_terminal(run: Run, uri: str) -> None:
     assert "\\x1b[2J x" in shown
 
 
-def test_a_wrong_uri_is_one_sentence() -> None:
+def test_invalid_uri_is_reported_in_one_sentence() -> None:
     result = CliRunner().invoke(sessions, ["list", "--uri", "nowhere://me:secret@host"])
     assert result.exit_code == 1
     assert result.stderr.startswith("Error: The session URI has an unknown scheme 'nowhere'")
     assert "secret" not in result.output
 
 
-def test_the_doctor_finds_nothing_wrong(run: Run, uri: str) -> None:
+def test_doctor_passes(run: Run, uri: str) -> None:
     run("init")
     result = CliRunner().invoke(doctor, ["--uri", uri])
     assert result.exit_code == 0, result.output
@@ -323,7 +321,7 @@ def test_the_doctor_finds_nothing_wrong(run: Run, uri: str) -> None:
     assert "a session was created" in result.stdout
 
 
-def test_the_doctor_says_what_is_wrong_and_goes_on() -> None:
+def test_doctor_reports_a_problem_and_continues() -> None:
     result = CliRunner().invoke(doctor, ["--uri", "nowhere://me:secret@host"])
     assert result.exit_code == 1
     assert "wrong The session URI has an unknown scheme 'nowhere'" in result.stdout
@@ -331,7 +329,7 @@ def test_the_doctor_says_what_is_wrong_and_goes_on() -> None:
     assert "secret" not in result.output
 
 
-def test_the_doctor_leaves_nothing_behind(run: Run, uri: str) -> None:
+def test_doctor_leaves_no_session(run: Run, uri: str) -> None:
     run("init")
     CliRunner().invoke(doctor, ["--uri", uri])
     assert "no sessions" in CliRunner().invoke(sessions, ["list", "--uri", uri]).stderr
@@ -339,7 +337,7 @@ def test_the_doctor_leaves_nothing_behind(run: Run, uri: str) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")
 @pytest.mark.usefixtures("stored")
-def test_output_that_cannot_be_written_is_one_sentence(uri: str) -> None:
+def test_write_error_is_reported_in_one_sentence(uri: str) -> None:
     with open("/dev/full", "wb") as full:
         ended = subprocess.run(
             [sys.executable, "-m", APP_NAME, "sessions", "export", "--all", "--uri", uri],

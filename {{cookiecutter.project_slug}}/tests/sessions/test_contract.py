@@ -1,7 +1,6 @@
-"""What every session service owes ADK.
+"""ADK's contract for session services.
 
-Each test runs on this project's service and on ADK's `InMemorySessionService`, which defines what is
-expected. Where the two differ on purpose, the test says so and why.
+Each test runs on this project's service and on ADK's `InMemorySessionService`, the reference.
 """
 
 import pytest
@@ -17,8 +16,8 @@ from .support import APP, ODD_IDS, SESSION, USER, create, event, exists, get, te
 Service = BaseSessionService
 
 
-class TestCreating:
-    async def test_a_session_comes_back_as_it_was_created(self, any_service: Service) -> None:
+class TestCreate:
+    async def test_created_session_can_be_read(self, any_service: Service) -> None:
         created = await create(any_service, state={"color": "blue", "n": 1})
         stored = await get(any_service)
         assert (stored.app_name, stored.user_id, stored.id) == (APP, USER, SESSION)
@@ -27,7 +26,7 @@ class TestCreating:
         assert stored.last_update_time == created.last_update_time > 0
 
     @pytest.mark.parametrize("session_id", [None, "", "  "])
-    async def test_an_id_is_made_where_none_is_given(
+    async def test_missing_id_is_generated(
         self, any_service: Service, session_id: str | None
     ) -> None:
         first, second = [
@@ -37,36 +36,32 @@ class TestCreating:
         assert first.id.strip()
         assert first.id != second.id
 
-    async def test_padding_of_a_session_id_is_ignored(self, any_service: Service) -> None:
+    async def test_session_id_is_stripped(self, any_service: Service) -> None:
         created = await create(any_service, "  padded\n")
         assert created.id == "padded"
         assert await exists(any_service, " padded ")
         await any_service.delete_session(app_name=APP, user_id=USER, session_id="\tpadded")
         assert not await exists(any_service, "padded")
 
-    async def test_padding_of_app_and_user_is_part_of_their_name(
-        self, any_service: Service
-    ) -> None:
+    async def test_app_and_user_names_are_not_stripped(self, any_service: Service) -> None:
         await create(any_service, user_id=" user ")
         assert not await exists(any_service)
         assert await exists(any_service, user_id=" user ")
 
-    async def test_an_id_can_be_created_once(self, any_service: Service) -> None:
+    async def test_existing_id_is_refused(self, any_service: Service) -> None:
         await create(any_service, state={"first": True})
         with pytest.raises(AlreadyExistsError):
             await create(any_service, f" {SESSION} ", state={"first": False})
         assert (await get(any_service)).state == {"first": True}
 
-    async def test_a_refused_creation_changes_no_state(self, any_service: Service) -> None:
+    async def test_refused_creation_changes_no_state(self, any_service: Service) -> None:
         await create(any_service)
         with pytest.raises(AlreadyExistsError):
             await create(any_service, state={"user:name": "Eve", "app:banner": "hi", "own": 1})
         assert (await get(any_service)).state == {}
         assert await any_service.get_user_state(app_name=APP, user_id=USER) == {}
 
-    async def test_the_same_id_may_be_used_by_another_user_or_app(
-        self, any_service: Service
-    ) -> None:
+    async def test_users_and_apps_may_use_the_same_id(self, any_service: Service) -> None:
         await create(any_service, state={"who": "user"})
         await create(any_service, user_id="other", state={"who": "other"})
         await create(any_service, app_name="other", state={"who": "app"})
@@ -77,7 +72,7 @@ class TestCreating:
 
 class TestIds:
     @pytest.mark.parametrize("odd", ODD_IDS)
-    async def test_any_string_is_an_id(self, any_service: Service, odd: str) -> None:
+    async def test_any_string_is_a_valid_id(self, any_service: Service, odd: str) -> None:
         session_id = odd.strip() or "session"
         for app_name, user_id, name in (
             (odd, USER, SESSION),
@@ -95,8 +90,8 @@ class TestIds:
             await any_service.delete_session(**owner, session_id=name)
             assert not await exists(any_service, name, **owner)
 
-    async def test_ids_that_could_collide_do_not(self, any_service: Service) -> None:
-        """Joined by a separator, or matched as a pattern, each of these pairs would be one key."""
+    async def test_similar_ids_do_not_collide(self, any_service: Service) -> None:
+        """Joined by a separator or used as a pattern, these ids would be equal."""
         names = [
             ("a", "b:c", "d"),
             ("a:b", "c", "d"),
@@ -136,8 +131,8 @@ class TestIds:
                 assert await exists(any_service, other, app_name=app, user_id=user)
 
 
-class TestGetting:
-    async def test_what_is_not_there_is_none(self, any_service: Service) -> None:
+class TestGet:
+    async def test_unknown_session_is_none(self, any_service: Service) -> None:
         assert not await exists(any_service)
         await create(any_service)
         assert not await exists(any_service, "other")
@@ -145,18 +140,14 @@ class TestGetting:
         assert not await exists(any_service, app_name="other")
         assert not await exists(any_service, "")
 
-    async def test_events_come_back_in_the_order_of_their_appending(
-        self, any_service: Service
-    ) -> None:
+    async def test_events_keep_their_order(self, any_service: Service) -> None:
         session = await create(any_service)
         for number, timestamp in enumerate([5.0, 5.0, 1.0, 9.0, 5.0]):
             await any_service.append_event(session, event(str(number), timestamp=timestamp))
         assert texts(await get(any_service)) == ["0", "1", "2", "3", "4"]
         assert texts(session) == ["0", "1", "2", "3", "4"]
 
-    async def test_what_a_caller_does_to_a_session_changes_nobody_elses(
-        self, any_service: Service
-    ) -> None:
+    async def test_callers_get_independent_copies(self, any_service: Service) -> None:
         session = await create(any_service, state={"list": [1], "user:list": [1]})
         await any_service.append_event(session, event("as it was", own={"deep": [1]}))
         first = await get(any_service)
@@ -177,7 +168,7 @@ class TestGetting:
         ("count", "expected"),
         [(0, ""), (1, "4"), (2, "34"), (5, "01234"), (99, "01234"), (None, "01234")],
     )
-    async def test_num_recent_events_takes_the_last(
+    async def test_num_recent_events_returns_the_last_events(
         self, any_service: Service, count: int | None, expected: str
     ) -> None:
         await self._five(any_service)
@@ -187,7 +178,7 @@ class TestGetting:
     @pytest.mark.parametrize(
         ("after", "expected"), [(0.0, "01234"), (3.0, "234"), (3.5, "34"), (5.0, "4"), (5.1, "")]
     )
-    async def test_after_timestamp_takes_what_is_as_new_or_newer(
+    async def test_after_timestamp_is_inclusive(
         self, any_service: Service, after: float, expected: str
     ) -> None:
         await self._five(any_service)
@@ -198,37 +189,35 @@ class TestGetting:
         ("count", "after", "expected"),
         [(0, 0.0, ""), (2, 1.0, "34"), (4, 4.0, "34"), (3, 9.0, ""), (1, 5.0, "4")],
     )
-    async def test_both_filters_apply_together(
+    async def test_filters_combine(
         self, any_service: Service, count: int, after: float, expected: str
     ) -> None:
         await self._five(any_service)
         config = GetSessionConfig(num_recent_events=count, after_timestamp=after)
         assert texts(await get(any_service, config=config)) == list(expected)
 
-    async def test_with_times_out_of_order_the_filter_stops_at_the_last_older_event(
+    async def test_after_timestamp_stops_at_the_last_older_event(
         self, any_service: Service
     ) -> None:
-        """As in memory; ADK's SQL services would return event 0 as well, and leave a gap."""
+        """ADK's in-memory service does the same. Its SQL services return event 0 and leave a gap."""
         session = await create(any_service)
         for number, timestamp in enumerate([8.0, 2.0, 7.0, 5.0, 5.0]):
             await any_service.append_event(session, event(str(number), timestamp=timestamp))
         config = GetSessionConfig(after_timestamp=5.0)
         assert texts(await get(any_service, config=config)) == ["2", "3", "4"]
 
-    async def test_a_filter_leaves_the_state_whole(self, any_service: Service) -> None:
+    async def test_filters_do_not_affect_state(self, any_service: Service) -> None:
         await self._five(any_service)
         config = GetSessionConfig(num_recent_events=1)
         assert (await get(any_service, config=config)).state == {"last": 4}
 
-    async def test_a_session_read_through_a_filter_can_be_appended_to(
-        self, any_service: Service
-    ) -> None:
+    async def test_filtered_session_accepts_appends(self, any_service: Service) -> None:
         await self._five(any_service)
         session = await get(any_service, config=GetSessionConfig(num_recent_events=0))
         await any_service.append_event(session, event("5", timestamp=6.0))
         assert texts(await get(any_service)) == list("012345")
 
-    def test_a_negative_number_of_events_is_refused(self) -> None:
+    def test_negative_number_of_events_is_refused(self) -> None:
         with pytest.raises(ValidationError):
             GetSessionConfig(num_recent_events=-1)
 
@@ -241,8 +230,8 @@ class TestGetting:
             )
 
 
-class TestAppending:
-    async def test_the_callers_session_is_brought_up_to_date(self, any_service: Service) -> None:
+class TestAppend:
+    async def test_append_updates_the_callers_session(self, any_service: Service) -> None:
         session = await create(any_service)
         said = event("hi", timestamp=7.5, own=1, user__name="Ada")
         assert await any_service.append_event(session, said) is said
@@ -251,9 +240,7 @@ class TestAppending:
         assert session.last_update_time == 7.5
         assert (await get(any_service)).last_update_time == 7.5
 
-    async def test_partial_events_are_handed_back_and_not_stored(
-        self, any_service: Service
-    ) -> None:
+    async def test_partial_events_are_not_stored(self, any_service: Service) -> None:
         session = await create(any_service)
         partial = event("hel", own=1)
         partial.partial = True
@@ -264,9 +251,7 @@ class TestAppending:
         assert stored.events == []
         assert stored.state == {}
 
-    async def test_temporary_state_is_seen_by_the_caller_and_not_stored(
-        self, any_service: Service
-    ) -> None:
+    async def test_temporary_state_is_not_stored(self, any_service: Service) -> None:
         session = await create(any_service, state={"temp:first": 1, "kept": 1})
         assert session.state == {"kept": 1}
         await any_service.append_event(session, event("hi", temp__secret=1, own=2))
@@ -275,7 +260,7 @@ class TestAppending:
         assert stored.state == {"kept": 1, "own": 2}
         assert stored.events[0].actions.state_delta == {"own": 2}
 
-    async def test_what_was_deleted_cannot_be_appended_to(self, any_service: Service) -> None:
+    async def test_append_to_deleted_session_is_refused(self, any_service: Service) -> None:
         session = await create(any_service)
         await any_service.delete_session(app_name=APP, user_id=USER, session_id=SESSION)
         with pytest.raises(SessionNotFoundError):
@@ -284,7 +269,7 @@ class TestAppending:
         assert session.state == {}
         assert not await exists(any_service)
 
-    async def test_the_same_event_again_is_stored_once(self, any_service: Service) -> None:
+    async def test_repeated_event_is_stored_once(self, any_service: Service) -> None:
         session = await create(any_service)
         first = event("first", count=1)
         await any_service.append_event(session, first)
@@ -295,7 +280,7 @@ class TestAppending:
         assert texts(stored) == texts(session) == ["first", "second"]
         assert stored.state == session.state == {"count": 2}
 
-    async def test_the_same_event_through_an_older_copy_is_stored_once(
+    async def test_event_repeated_through_an_older_copy_is_stored_once(
         self, any_service: Service
     ) -> None:
         session = await create(any_service)
@@ -306,7 +291,7 @@ class TestAppending:
         await any_service.append_event(before, first.model_copy(deep=True))
         assert texts(await get(any_service)) == ["first", "second"]
 
-    async def test_different_events_of_one_id_are_both_stored(self, any_service: Service) -> None:
+    async def test_different_events_with_the_same_id_are_stored(self, any_service: Service) -> None:
         session = await create(any_service)
         for text in ("first", "second"):
             said = event(text)
@@ -314,7 +299,7 @@ class TestAppending:
             await any_service.append_event(session, said)
         assert texts(await get(any_service)) == ["first", "second"]
 
-    async def test_of_different_events_of_one_id_each_is_recognised(
+    async def test_repeated_events_with_the_same_id_are_recognised(
         self, any_service: Service
     ) -> None:
         session = await create(any_service)
@@ -327,15 +312,13 @@ class TestAppending:
                 await any_service.append_event(copied, each.model_copy(deep=True))
         assert texts(session) == texts(await get(any_service)) == ["first", "second", "third"]
 
-    async def test_an_event_without_content_or_state_is_an_event(
-        self, any_service: Service
-    ) -> None:
+    async def test_empty_event_is_stored(self, any_service: Service) -> None:
         session = await create(any_service)
         await any_service.append_event(session, Event(author="agent"))
         stored = await get(any_service)
         assert stored.events == session.events
 
-    async def test_a_session_read_from_json_can_be_appended_to(self, any_service: Service) -> None:
+    async def test_session_parsed_from_json_accepts_appends(self, any_service: Service) -> None:
         session = await create(any_service)
         for text in ("first", "second"):
             await any_service.append_event(session, event(text))
@@ -346,7 +329,7 @@ class TestAppending:
 
 
 class TestState:
-    async def test_each_scope_reaches_as_far_as_it_should(self, any_service: Service) -> None:
+    async def test_state_is_shared_within_its_scope(self, any_service: Service) -> None:
         session = await create(any_service, state={"own": 1, "user:name": "Ada", "app:motd": "hi"})
         await create(any_service, "second")
         await create(any_service, "third", user_id="other")
@@ -368,15 +351,13 @@ class TestState:
         assert (await get(any_service, "third", user_id="other")).state == {"app:motd": "yo"}
         assert (await get(any_service, "fourth", app_name="other")).state == {}
 
-    async def test_a_new_session_is_returned_with_what_its_user_and_app_have(
-        self, any_service: Service
-    ) -> None:
+    async def test_new_session_includes_user_and_app_state(self, any_service: Service) -> None:
         await create(any_service, state={"user:name": "Ada", "app:motd": "hi"})
         second = await create(any_service, "second", state={"user:name": "Grace"})
         assert second.state == {"user:name": "Grace", "app:motd": "hi"}
         assert (await get(any_service)).state == {"user:name": "Grace", "app:motd": "hi"}
 
-    async def test_state_of_user_and_app_outlives_the_session(self, any_service: Service) -> None:
+    async def test_user_and_app_state_outlive_a_deleted_session(self, any_service: Service) -> None:
         await create(any_service, state={"own": 1, "user:name": "Ada", "app:motd": "hi"})
         await any_service.delete_session(app_name=APP, user_id=USER, session_id=SESSION)
         assert (await create(any_service)).state == {"user:name": "Ada", "app:motd": "hi"}
@@ -394,7 +375,7 @@ class TestState:
         "key",
         ["", "a.b", "$set", "a:b", "user", "app", "user:", "app:", "user:app:x", "x\x00y", "ключ"],
     )
-    async def test_any_string_is_a_key(self, any_service: Service, key: str) -> None:
+    async def test_any_string_is_a_valid_state_key(self, any_service: Service, key: str) -> None:
         session = await create(any_service, state={key: 1})
         assert (await get(any_service)).state == {key: 1}
         changed = event()
@@ -402,14 +383,14 @@ class TestState:
         await any_service.append_event(session, changed)
         assert (await get(any_service)).state == {key: [2]}
 
-    async def test_none_is_a_value(self, any_service: Service) -> None:
+    async def test_none_is_a_valid_value(self, any_service: Service) -> None:
         session = await create(any_service, state={"a": None})
         await any_service.append_event(session, event(b=None, user__c=None))
         assert (await get(any_service)).state == {"a": None, "b": None, "user:c": None}
 
 
-class TestListing:
-    async def test_only_the_sessions_of_the_user_are_listed(self, any_service: Service) -> None:
+class TestList:
+    async def test_list_returns_only_the_users_sessions(self, any_service: Service) -> None:
         for number in range(3):
             await create(any_service, f"s{number}")
         await create(any_service, "theirs", user_id="other")
@@ -417,7 +398,9 @@ class TestListing:
         listed = await any_service.list_sessions(app_name=APP, user_id=USER)
         assert sorted(session.id for session in listed.sessions) == ["s0", "s1", "s2"]
 
-    async def test_without_a_user_all_of_the_app_are_listed(self, any_service: Service) -> None:
+    async def test_list_without_a_user_returns_all_sessions_of_the_app(
+        self, any_service: Service
+    ) -> None:
         await create(any_service, "mine", state={"user:name": "Ada", "own": 1})
         await create(any_service, "theirs", user_id="other", state={"user:name": "Eve"})
         await create(any_service, "empty", user_id="")
@@ -429,15 +412,13 @@ class TestListing:
             "empty": {},
         }
 
-    async def test_a_user_of_empty_name_is_a_user(self, any_service: Service) -> None:
+    async def test_empty_user_id_is_a_user(self, any_service: Service) -> None:
         await create(any_service, "mine")
         await create(any_service, "empty", user_id="")
         listed = await any_service.list_sessions(app_name=APP, user_id="")
         assert [session.id for session in listed.sessions] == ["empty"]
 
-    async def test_sessions_are_listed_with_their_state_and_without_events(
-        self, any_service: Service
-    ) -> None:
+    async def test_listed_sessions_have_state_but_no_events(self, any_service: Service) -> None:
         session = await create(any_service, state={"app:motd": "hi"})
         await any_service.append_event(session, event("hi", timestamp=3.0, own=1))
         (listed,) = (await any_service.list_sessions(app_name=APP, user_id=USER)).sessions
@@ -445,18 +426,18 @@ class TestListing:
         assert listed.events == []
         assert listed.last_update_time == 3.0
 
-    async def test_the_last_listed_is_the_last_updated(self, any_service: Service) -> None:
+    async def test_list_is_ordered_by_last_update(self, any_service: Service) -> None:
         sessions = {name: await create(any_service, name) for name in "abcd"}
         for name, timestamp in {"b": 4e9, "d": 2e9, "a": 3e9, "c": 2e9}.items():
             await any_service.append_event(sessions[name], event(timestamp=timestamp))
         listed = await any_service.list_sessions(app_name=APP, user_id=USER)
         assert [session.id for session in listed.sessions] == ["c", "d", "a", "b"]
 
-    async def test_nothing_is_listed_where_nothing_is(self, any_service: Service) -> None:
+    async def test_list_may_be_empty(self, any_service: Service) -> None:
         assert (await any_service.list_sessions(app_name=APP)).sessions == []
         assert (await any_service.list_sessions(app_name=APP, user_id=USER)).sessions == []
 
-    async def test_a_listed_session_can_be_appended_to(self, any_service: Service) -> None:
+    async def test_listed_session_accepts_appends(self, any_service: Service) -> None:
         session = await create(any_service)
         await any_service.append_event(session, event("first"))
         (listed,) = (await any_service.list_sessions(app_name=APP, user_id=USER)).sessions
@@ -464,8 +445,8 @@ class TestListing:
         assert texts(await get(any_service)) == ["first", "second"]
 
 
-class TestDeleting:
-    async def test_a_deleted_session_is_gone(self, any_service: Service) -> None:
+class TestDelete:
+    async def test_deleted_session_is_gone(self, any_service: Service) -> None:
         session = await create(any_service)
         await any_service.append_event(session, event())
         await create(any_service, "other")
@@ -474,7 +455,7 @@ class TestDeleting:
         listed = await any_service.list_sessions(app_name=APP, user_id=USER)
         assert [session.id for session in listed.sessions] == ["other"]
 
-    async def test_what_others_said_is_still_there(self, any_service: Service) -> None:
+    async def test_delete_keeps_other_sessions(self, any_service: Service) -> None:
         for name in ("first", "second", "third"):
             session = await create(any_service, name)
             await any_service.append_event(session, event(name))
@@ -482,14 +463,14 @@ class TestDeleting:
         for name in ("first", "third"):
             assert texts(await get(any_service, name)) == [name]
 
-    async def test_what_is_not_there_can_be_deleted(self, any_service: Service) -> None:
+    async def test_deleting_an_unknown_session_does_nothing(self, any_service: Service) -> None:
         await any_service.delete_session(app_name=APP, user_id=USER, session_id=SESSION)
         await create(any_service)
         await any_service.delete_session(app_name=APP, user_id="other", session_id=SESSION)
         await any_service.delete_session(app_name="other", user_id=USER, session_id=SESSION)
         assert await exists(any_service)
 
-    async def test_an_id_can_be_used_again(self, any_service: Service) -> None:
+    async def test_deleted_id_can_be_reused(self, any_service: Service) -> None:
         session = await create(any_service, state={"old": 1})
         await any_service.append_event(session, event("old", own=1))
         await get(any_service)
@@ -502,7 +483,7 @@ class TestDeleting:
         assert texts(stored) == ["new"]
 
 
-async def test_flushing_is_allowed_at_any_time(any_service: Service) -> None:
+async def test_flush_is_always_allowed(any_service: Service) -> None:
     await any_service.flush()
     await create(any_service)
     await any_service.flush()

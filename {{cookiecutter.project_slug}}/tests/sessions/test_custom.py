@@ -1,6 +1,6 @@
-"""The journal of the store that the project came with. Remove this file together with that store."""
+"""The journal of the included store. Remove this file together with that store."""
 
-# ruff: noqa: ASYNC230  # the files are small, and nobody else is waiting
+# ruff: noqa: ASYNC230  # the files are small, and no other task is waiting
 
 import json
 import os
@@ -20,7 +20,7 @@ from .support import create, event, exists, get, texts
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Path:
-    """The file of a journal that is not there yet."""
+    """The path of a journal that does not exist yet."""
     return tmp_path / "sessions.jsonl"
 
 
@@ -53,8 +53,8 @@ async def test_only_the_owner_can_read_what_is_created(tmp_path: Path) -> None:
     assert journal.parent.stat().st_mode & 0o777 == 0o700
 
 
-async def test_half_a_line_at_the_end_never_happened(journal: Path) -> None:
-    """That is what a process leaves that is killed while it writes."""
+async def test_partial_last_line_is_ignored(journal: Path) -> None:
+    """A process that is killed while it writes leaves such a line."""
     async with create_session_service(uri_of(journal)) as service:
         await service.append_event(await create(service), event("first"))
         whole = journal.read_bytes()
@@ -66,10 +66,8 @@ async def test_half_a_line_at_the_end_never_happened(journal: Path) -> None:
         assert texts(await get(service)) == ["first", "second"]
 
 
-async def test_the_journal_does_not_grow_for_ever(
-    journal: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What is gone is left out when it is written anew, and whoever shares it notices."""
+async def test_journal_is_compacted(journal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compaction drops deleted sessions. Other processes notice the new file."""
     monkeypatch.setattr(custom_journal, "GROWTH", 20)
     async with create_session_service(uri_of(journal)) as other:
         await create(other, "kept", state={"own": 1, "user:name": "Ada", "app:motd": "hi"})
@@ -93,7 +91,7 @@ async def test_the_journal_does_not_grow_for_ever(
         ('{"format": "sessions 2", "id": "x", "lines": 0}\n', "another version"),
     ],
 )
-async def test_a_file_of_somebody_else_is_left_as_it_is(
+async def test_file_of_another_program_is_refused_and_unchanged(
     journal: Path, content: str, complaint: str
 ) -> None:
     journal.write_text(content)
@@ -105,7 +103,7 @@ async def test_a_file_of_somebody_else_is_left_as_it_is(
     assert journal.read_text() == content
 
 
-async def test_a_damaged_journal_is_not_written_to(journal: Path) -> None:
+async def test_damaged_journal_is_not_written(journal: Path) -> None:
     async with create_session_service(uri_of(journal)) as service:
         await create(service)
     damaged = journal.read_text() + '{"key": []}\n'
@@ -116,7 +114,7 @@ async def test_a_damaged_journal_is_not_written_to(journal: Path) -> None:
     assert journal.read_text() == damaged
 
 
-async def test_somebody_who_holds_the_lock_is_waited_for_in_vain(journal: Path) -> None:
+async def test_lock_timeout_is_reported(journal: Path) -> None:
     async with create_session_service(uri_of(journal), lock_timeout=0.05) as service:
         session = await create(service)
         with Path(f"{journal}.lock").open("ab") as lock:
@@ -128,7 +126,7 @@ async def test_somebody_who_holds_the_lock_is_waited_for_in_vain(journal: Path) 
         assert texts(await get(service)) == ["hi"]
 
 
-async def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+async def test_unwritable_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     async with create_session_service(uri_of(tmp_path / "file" / "sessions.jsonl")) as service:
         with pytest.raises(errors.StoreUnavailable, match="cannot be used"):
@@ -159,8 +157,8 @@ asyncio.run(main(sys.argv[1]))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no such limit")
-def test_a_full_disk_takes_nothing_by_halves(journal: Path) -> None:
-    """A limit on the size of files does here what a full disk does."""
+def test_full_disk_changes_nothing(journal: Path) -> None:
+    """A limit on the file size stands in for a full disk."""
     command = [sys.executable, "-c", FILL_THE_DISK, uri_of(journal)]
     ran = subprocess.run(command, capture_output=True, text=True, check=True)
     error, refused, stored = ran.stdout.splitlines()
@@ -169,8 +167,7 @@ def test_a_full_disk_takes_nothing_by_halves(journal: Path) -> None:
     assert stored == "['small', 'small']"
 
 
-async def test_an_append_costs_the_same_at_any_length(journal: Path) -> None:
-    """It writes one line, whatever was written before."""
+async def test_append_writes_one_line_at_any_length(journal: Path) -> None:
     async with create_session_service(uri_of(journal)) as service:
         session = await create(service)
         sizes = [journal.stat().st_size]

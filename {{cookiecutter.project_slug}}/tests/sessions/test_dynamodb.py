@@ -1,4 +1,4 @@
-"""What is special about DynamoDB: its table, what a call costs, its limits, its errors."""
+"""What is special about DynamoDB: its table, costs, limits, errors and settings."""
 
 import os
 import socket
@@ -41,7 +41,7 @@ async def proxy(uri: str) -> AsyncIterator[DynamoDBProxy]:
 
 @pytest.fixture
 async def proxied(proxy: DynamoDBProxy) -> AsyncIterator[PersistentSessionService]:
-    """A service that goes through the proxy. It has already used the table and cleaned up."""
+    """A service that goes through the proxy. Its first use and first cleanup are over."""
     async with create_session_service(proxy.uri) as service:
         await create(service, "first")
         await cleaned_up(service)
@@ -62,12 +62,12 @@ def new_table(uri: str) -> Iterator[str]:
 
 
 async def cleaned_up(service: Any) -> None:
-    """Wait for what the store removes in the background."""
-    await until(lambda: not service.store._cleanup.tasks)
+    """Wait until the store has finished its background cleanup."""
+    await until(lambda: not service.store.innermost._cleanup.tasks)
 
 
 async def failed_check(uri: str, kind: type[SessionStoreError] = StoreUnavailable) -> str:
-    """Return the sentence with which `check` fails."""
+    """Return the error of `check`."""
     async with create_session_service(uri) as service:
         with pytest.raises(kind) as caught:
             await service.check()
@@ -79,10 +79,10 @@ async def failed_check(uri: str, kind: type[SessionStoreError] = StoreUnavailabl
 
 
 class TestTable:
-    async def test_missing_table_is_not_created_unasked(self, new_table: str) -> None:
+    async def test_missing_table_is_not_created_by_default(self, new_table: str) -> None:
         assert "no such table; create it with `sessions init`" in await failed_check(new_table)
 
-    async def test_init_creates_table_billed_by_use_with_ttl(self, new_table: str) -> None:
+    async def test_init_creates_an_on_demand_table_with_ttl(self, new_table: str) -> None:
         async with create_session_service(new_table) as service:
             for _ in range(2):
                 await service.prepare()
@@ -108,7 +108,7 @@ class TestTable:
 
 
 class TestItems:
-    async def test_each_event_and_each_scope_of_state_is_an_item(
+    async def test_events_and_state_scopes_are_items(
         self, service: PersistentSessionService, uri: str
     ) -> None:
         session = await create(service, ttl=0, state={"own": 1})
@@ -127,10 +127,10 @@ class TestItems:
         await service.delete_session(app_name=APP, user_id=USER, session_id=SESSION)
         assert stored_items(uri).keys() == {("app/app", "state"), ("user/app/user", "state")}
 
-    async def test_expired_session_leaves_nothing(
+    async def test_expired_session_leaves_no_items(
         self, service: PersistentSessionService, uri: str
     ) -> None:
-        """DynamoDB removes the head itself, by `purge_at`. An emulator does not, so this does."""
+        """DynamoDB removes the head by `purge_at`. The emulator does not, so this test does."""
         session: Any = await create(service, ttl="1h", state={"own": 1})
         await service.append_event(session, event())
         [head] = [item for (_, sk), item in stored_items(uri).items() if sk.startswith("head/")]
@@ -173,7 +173,7 @@ class TestLimits:
         ],
         ids=["event", "state", "keys", "key"],
     )
-    async def test_too_large_change_is_refused_as_a_whole(
+    async def test_oversized_change_is_refused(
         self, service: PersistentSessionService, delta: dict[str, Any], text: str, match: str
     ) -> None:
         session = await create(service, state={"before": 1})
@@ -187,10 +187,10 @@ class TestLimits:
 
 
 @pytest.mark.parametrize("length", [5, 50])
-async def test_calls_cost_the_same_for_short_and_long_sessions(
+async def test_cost_does_not_depend_on_session_length(
     proxied: PersistentSessionService, proxy: DynamoDBProxy, length: int
 ) -> None:
-    """The requests that the README names."""
+    """The numbers of requests are those of the README."""
     session = await create(proxied)
     for number in range(length):
         await proxied.append_event(session, event(str(number)))
@@ -222,7 +222,7 @@ class TestErrors:
         await proxied.append_event(session, event("later"))
         assert texts(await get(proxied)) == ["later"]
 
-    async def test_missing_permission_is_named_at_the_start(self, proxy: DynamoDBProxy) -> None:
+    async def test_check_names_a_missing_permission(self, proxy: DynamoDBProxy) -> None:
         arn = "arn:aws:iam::123456789012:user/ada"
         message = f"User: {arn} is not authorized to perform: dynamodb:PutItem on resource: {arn}"
         for operation in ("GetItem", WRITE, QUERY, "BatchGetItem", "BatchWriteItem"):
@@ -231,7 +231,7 @@ class TestErrors:
             assert "dynamodb:PutItem is not allowed; grant" in sentence
             assert "arn:" not in sentence
 
-    async def test_unreachable_endpoint_is_named_as_such(self, uri: str) -> None:
+    async def test_unreachable_endpoint_is_reported(self, uri: str) -> None:
         with socket.create_server(("127.0.0.1", 0)) as silent:
             endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
             slow = with_options(uri, endpoint_url=endpoint, timeout=0.3)
@@ -244,13 +244,13 @@ class TestErrors:
         "rest",
         ["", "no", "a b c", "sessions/a/b", "sessions/é", "key@sessions", "sessions?timeout=0"],
     )
-    def test_uri_that_cannot_work_is_refused_at_once(self, rest: str) -> None:
+    def test_invalid_uri_is_refused(self, rest: str) -> None:
         with pytest.raises(ConfigurationError):
             create_session_service(f"{SCHEME}://{rest}")
 
 
 class TestSettings:
-    """What the URI does not say is left to the SDK's own settings."""
+    """The SDK's own settings complete the URI."""
 
     @pytest.fixture(autouse=True)
     def no_settings(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,7 +260,7 @@ class TestSettings:
             monkeypatch.setenv(name, os.devnull)
         monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
 
-    async def test_missing_setting_is_named(self, uri: str) -> None:
+    async def test_missing_setting_is_reported(self, uri: str) -> None:
         parts = urlsplit(uri)
         keyless = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
         for incomplete, sentence in (
@@ -270,7 +270,7 @@ class TestSettings:
         ):
             assert sentence in await failed_check(incomplete, ConfigurationError)
 
-    async def test_loopback_never_goes_through_a_proxy(
+    async def test_loopback_ignores_the_proxy(
         self, uri: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         if urlsplit(options_of(uri).get("endpoint_url")).hostname not in ("localhost", "127.0.0.1"):

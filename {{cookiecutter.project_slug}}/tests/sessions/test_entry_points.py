@@ -1,6 +1,6 @@
-"""Every way to start the agent finds the same sessions, and a restart forgets nothing.
+"""Every way to start the agent finds the same sessions, also after a restart.
 
-These tests start the real programs and talk to them over HTTP. To be quick they start all at once.
+The tests start the real programs, all at once to save time, and talk to them over HTTP.
 """
 
 import asyncio
@@ -41,14 +41,14 @@ SERVERS = {
 
 @pytest.fixture(scope="module")
 def corner(server_uri: str) -> Iterator[str]:
-    """A namespace on the real server for all tests of this file."""
+    """A namespace for all tests of this file."""
     with namespace(server_uri) as own:
         yield own
 
 
 @pytest.fixture(scope="module")
 def programs(corner: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Program]]:
-    """Tell something to one server, kill it, and start all the others."""
+    """Store a conversation with one server, kill it, and start all the others."""
     folder = tmp_path_factory.mktemp("programs")
     with Server(FIRST, corner, folder / "first") as server:
         server.ready().create("talk", app="noter", state={"user:name": "Ada"})
@@ -69,7 +69,7 @@ def programs(corner: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 async def create_one_of_the_project(uri: str) -> None:
-    """Create a session of the project's own agent, whatever that is."""
+    """Create a session of the project's own agent."""
     async with create_session_service(uri) as service:
         await service.create_session(
             app_name=APP_NAME, user_id=USER, session_id="mine", state={"topic": "krill"}
@@ -77,7 +77,7 @@ async def create_one_of_the_project(uri: str) -> None:
 
 
 @pytest.mark.parametrize("name", SERVERS)
-def test_every_server_finds_the_stored_sessions(
+def test_every_server_finds_stored_sessions(
     programs: dict[str, Program], corner: str, name: str
 ) -> None:
     server = programs[name]
@@ -97,7 +97,7 @@ def test_conversation_continues_after_a_restart(programs: dict[str, Program]) ->
 
 
 def test_session_can_be_created_with_its_own_ttl_over_http(programs: dict[str, Program]) -> None:
-    """ADK passes `options` on to `create_session`."""
+    """ADK passes `options` of the request to `create_session`."""
     server = programs["adk web ."]
     assert isinstance(server, Server)
     server.ready().create("short", options={"ttl": "90s"})
@@ -107,7 +107,7 @@ def test_session_can_be_created_with_its_own_ttl_over_http(programs: dict[str, P
     assert not response.is_success, "a time to live that is none is refused"
 
 
-def test_run_stores_its_conversation(programs: dict[str, Program], corner: str) -> None:
+def test_run_stores_the_conversation(programs: dict[str, Program], corner: str) -> None:
     assert programs["run"].wait() == 0, programs["run"].printed()
 
     async def stored() -> list[str | None]:
@@ -176,7 +176,7 @@ def test_python_m_refuses_an_unknown_scheme_in_one_sentence(
     "uri",
     [f"{SCHEME}://", f"{SCHEME.upper()}://", "memory://", "sqlite:///x", "mysql+aiomysql://h"],
 )
-def test_schemes_of_the_project_and_of_adk_are_known(uri: str) -> None:
+def test_schemes_of_the_project_and_of_adk_are_accepted(uri: str) -> None:
     check_scheme(uri)
 
 
@@ -186,7 +186,7 @@ def test_other_schemes_are_refused(uri: str) -> None:
         check_scheme(uri)
 
 
-def test_help_lists_own_commands_beside_those_of_adk(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_own_and_adk_commands(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["--help"])
     assert ended.value.code == 0

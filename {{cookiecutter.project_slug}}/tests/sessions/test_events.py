@@ -1,7 +1,4 @@
-"""What goes in comes out: every field of an event, and values that JSON has no word for. The rest is refused.
-
-The project can prove that at length for values of every kind: `tests/proof/test_codec.py` of a bake with proof.
-"""
+"""Events and values come back as they were stored, including types that JSON lacks. Others are refused."""
 
 import base64
 import datetime as dt
@@ -136,7 +133,7 @@ Box = namedtuple("Box", "left right")
 
 
 class Order(BaseModel):
-    """Something that an agent may keep in its state."""
+    """A value that an agent may keep in its state."""
 
     text: str
     photo: bytes
@@ -171,7 +168,7 @@ VALUES: dict[str, Any] = {
     "like a tag": {TAG: "bytes", "value": "AA=="},
     "deep": nested(MAX_DEPTH),
 }
-"""What comes back as it was."""
+"""Values that come back unchanged."""
 
 SIMPLER: list[tuple[Any, Any]] = [
     (types.Language.PYTHON, "PYTHON"),
@@ -181,7 +178,7 @@ SIMPLER: list[tuple[Any, Any]] = [
     ("half \ud83d", "half �"),
     (Path("a/b"), "a/b"),
 ]
-"""What comes back as something simpler. In memory the objects themselves would stay."""
+"""Values that come back simplified. ADK's in-memory service returns the objects themselves."""
 
 REFUSED: list[Any] = [
     nested(MAX_DEPTH + 1),
@@ -190,7 +187,7 @@ REFUSED: list[Any] = [
     {frozenset(): 1},
     {Spot(1)},
 ]
-"""What could not be read again, or not be sent over HTTP."""
+"""Values that could not be read back or sent over HTTP."""
 
 REFUSED_FIELDS: list[tuple[str, Any]] = [
     ("timestamp", math.inf),
@@ -200,12 +197,12 @@ REFUSED_FIELDS: list[tuple[str, Any]] = [
     ("author", None),
     ("custom_metadata", {"deep": nested(199)}),
 ]
-"""Nobody checks what is assigned to a field of an event after its creation."""
+"""Values that pydantic does not check, because they are assigned after the event was created."""
 
 
 class TestEvents:
-    def test_fields_above_are_all_that_adk_has(self) -> None:
-        """When this fails, ADK has grown: add the new field above and see that it is stored."""
+    def test_example_sets_every_field_of_adk(self) -> None:
+        """If this fails, ADK has a new field. Add it above and check that it is stored."""
         assert EVENT.keys() == Event.model_fields.keys()
         assert ACTIONS.keys() == EventActions.model_fields.keys()
 
@@ -218,7 +215,7 @@ class TestEvents:
         for name, value in ACTIONS.items():
             assert getattr(stored.actions, name) == value, name
 
-    async def test_what_json_cannot_say_comes_back_in_every_field(
+    async def test_values_beyond_json_come_back_in_every_field(
         self, any_service: BaseSessionService
     ) -> None:
         session = await create(any_service)
@@ -229,17 +226,17 @@ class TestEvents:
         await any_service.append_event(session, said)
         assert (await get(any_service)).events == [said]
 
-    def test_ordinary_event_is_stored_as_adks_own_json(self) -> None:
+    def test_event_is_stored_as_adk_writes_it(self) -> None:
         said = event(own=1)
         expected = said.model_dump_json(exclude_none=True, by_alias=True)
         assert encode_event(said, said.actions.state_delta) == expected.encode()
 
-    async def test_half_a_surrogate_pair_becomes_a_replacement_character(
+    async def test_lone_surrogate_becomes_a_replacement_character(
         self, service: BaseSessionService
     ) -> None:
-        """Models cut emoji in half. That is no text that could be stored, nor sent over HTTP.
+        """A model may cut an emoji in half. The half can neither be stored nor sent over HTTP.
 
-        The caller's event is changed, too. In memory the half would be kept.
+        The caller's event is changed too. ADK's in-memory service keeps the half.
         """
         session = await create(service)
         said = event("cut \ud83d off", answer=["\ud83d\ude00"], photo=b"\xff")
@@ -250,7 +247,7 @@ class TestEvents:
             assert each.events == [said]
 
     @pytest.mark.parametrize(("name", "value"), REFUSED_FIELDS)
-    async def test_field_that_could_not_be_read_is_refused_before_it_is_written(
+    async def test_unreadable_field_is_refused(
         self, service: BaseSessionService, name: str, value: Any
     ) -> None:
         session = await create(service)
@@ -262,9 +259,7 @@ class TestEvents:
 
 
 class TestValues:
-    async def test_what_json_cannot_say_comes_back_as_it_was(
-        self, any_service: BaseSessionService
-    ) -> None:
+    async def test_values_beyond_json_come_back(self, any_service: BaseSessionService) -> None:
         session = await create(any_service, state=VALUES)
         shared = {f"{scope}:{name}": VALUES[name] for name in VALUES for scope in ("user", "app")}
         await any_service.append_event(session, event(**shared))
@@ -275,14 +270,12 @@ class TestValues:
             assert isinstance(stored.state[name], type(value))
 
     @pytest.mark.parametrize("value", [None, True, 0.5, "é", [1, "a"], {"a": {"é": [None]}}])
-    def test_what_json_can_say_is_stored_as_it_is(self, value: Any) -> None:
-        """Short, and to be read by people who look into the database."""
+    def test_json_values_are_stored_unchanged(self, value: Any) -> None:
+        """People can read them in the database."""
         assert to_plain(value) == value
 
-    async def test_model_can_be_validated_from_what_comes_back(
-        self, service: BaseSessionService
-    ) -> None:
-        """With the fields that are None, as from the SQL services of ADK. In memory the model stays."""
+    async def test_pydantic_model_comes_back_as_a_dict(self, service: BaseSessionService) -> None:
+        """Fields that are None are kept, so the model can be validated again."""
         order = Order(text="whales", photo=b"\xff")
         part = types.Part(inline_data=types.Blob(data=b"\xff", mime_type="image/png"))
         session = await create(service, state={"order": order})
@@ -292,18 +285,16 @@ class TestValues:
         assert Order.model_validate(state["order"]) == order
         assert types.Part.model_validate(state["part"]) == part
 
-    async def test_what_has_no_form_in_json_comes_back_as_something_simpler(
-        self, service: BaseSessionService
-    ) -> None:
+    async def test_other_types_come_back_simplified(self, service: BaseSessionService) -> None:
         values = {str(number): value for number, (value, _) in enumerate(SIMPLER)}
         await create(service, state=values)
         stored = await get(service)
         assert list(stored.state.values()) == [simpler for _, simpler in SIMPLER]
 
-    async def test_what_cannot_be_stored_is_kept_as_its_repr_with_a_warning(
+    async def test_unknown_type_becomes_its_repr_with_a_warning(
         self, service: BaseSessionService, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """In memory the object itself would stay; ADK's database services do as this one does."""
+        """ADK's database services do the same. Its in-memory service keeps the object."""
         with caplog.at_level(logging.WARNING):
             await create(service, state={"object": object(), "fine": 1})
         stored = await get(service)
@@ -313,7 +304,7 @@ class TestValues:
 
     @pytest.mark.parametrize("value", REFUSED, ids=lambda value: type(value).__name__)
     @pytest.mark.parametrize("key", ["own", "user:x", "app:x"])
-    async def test_value_that_could_not_be_read_is_refused_before_it_is_written(
+    async def test_unreadable_value_is_refused(
         self, service: BaseSessionService, key: str, value: Any
     ) -> None:
         session = await create(service)
@@ -326,15 +317,15 @@ class TestValues:
         assert session.events == stored.events == []
         assert session.state == stored.state == {}
 
-    async def test_key_that_is_not_unicode_is_refused(self, service: BaseSessionService) -> None:
-        """Stored with a � instead, it would be another key, and two such keys would be one."""
+    async def test_state_key_must_be_valid_unicode(self, service: BaseSessionService) -> None:
+        """Replacing the surrogate would change the key, and could make two keys equal."""
         with pytest.raises(ValueError, match=r"State key 'cut \\ud83d' is not valid Unicode"):
             await create(service, state={"cut \ud83d": 1})
 
-    async def test_session_can_be_written_as_json_whatever_its_state(
+    async def test_session_with_any_state_can_be_written_as_json(
         self, service: BaseSessionService
     ) -> None:
-        """ADK's HTTP API does so; otherwise one value of `app:` would be an error for every user."""
+        """ADK's HTTP API writes JSON, and one bad `app:` value must not break it for every user."""
         session = await create(service, state={"app:logo": b"\x89PNG", "none": math.nan})
         said = event("cut \ud83d", **VALUES | {"by bytes": {b"\xff": 1, (b"\xff", 2): 3}})
         await service.append_event(session, said)

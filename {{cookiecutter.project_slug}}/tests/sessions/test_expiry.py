@@ -1,4 +1,4 @@
-"""When sessions end: after their time to live, counted from the last event."""
+"""Sessions expire after their time to live (TTL), counted from the last event."""
 
 import asyncio
 import time
@@ -20,7 +20,7 @@ HOUR = 3_600
 
 
 class Clock:
-    """What the service reads the time from; the database has a clock of its own."""
+    """The clock of the service. The database has its own."""
 
     def __init__(self) -> None:
         self.ahead = 0.0
@@ -31,7 +31,7 @@ class Clock:
 
 @pytest.fixture
 def clock() -> Iterator[Clock]:
-    """A clock that tests can put forward."""
+    """A clock that tests can move."""
     clock = Clock()
     platform_time.set_time_provider(clock)
     yield clock
@@ -40,12 +40,12 @@ def clock() -> Iterator[Clock]:
 
 @pytest.fixture
 async def hourly(uri: str, clock: Clock) -> AsyncIterator[PersistentSessionService]:
-    """A service whose sessions live for an hour."""
+    """A service whose sessions expire after an hour."""
     async with create_session_service(uri, ttl="1h") as service:
         yield service
 
 
-async def test_an_expired_session_is_gone_for_every_call(
+async def test_expired_session_is_gone_for_every_call(
     hourly: PersistentSessionService, clock: Clock
 ) -> None:
     session = await create(hourly, state={"own": 1})
@@ -62,9 +62,7 @@ async def test_an_expired_session_is_gone_for_every_call(
     assert (await get(hourly)).events == []
 
 
-async def test_every_event_starts_the_time_anew(
-    hourly: PersistentSessionService, clock: Clock
-) -> None:
+async def test_append_restarts_the_ttl(hourly: PersistentSessionService, clock: Clock) -> None:
     session = await create(hourly)
     for half_hours in range(1, 5):
         clock.ahead = half_hours * HOUR / 2
@@ -74,7 +72,7 @@ async def test_every_event_starts_the_time_anew(
     assert not await exists(hourly)
 
 
-async def test_reading_does_not_prolong_a_session(
+async def test_reading_does_not_extend_the_ttl(
     hourly: PersistentSessionService, clock: Clock
 ) -> None:
     await create(hourly)
@@ -84,7 +82,7 @@ async def test_reading_does_not_prolong_a_session(
     assert not await exists(hourly)
 
 
-async def test_a_writer_whose_clock_is_behind_does_not_cut_a_session_short(
+async def test_slow_clock_does_not_shorten_the_ttl(
     hourly: PersistentSessionService, clock: Clock
 ) -> None:
     session = await create(hourly)
@@ -94,7 +92,7 @@ async def test_a_writer_whose_clock_is_behind_does_not_cut_a_session_short(
     assert await exists(hourly)
 
 
-async def test_state_of_user_and_app_outlives_sessions(
+async def test_user_and_app_state_outlive_an_expired_session(
     hourly: PersistentSessionService, clock: Clock
 ) -> None:
     await create(hourly, state={"own": 1, "user:name": "Ada", "app:motd": "hi"})
@@ -103,9 +101,7 @@ async def test_state_of_user_and_app_outlives_sessions(
     assert (await create(hourly, "later")).state == {"user:name": "Ada", "app:motd": "hi"}
 
 
-async def test_a_session_may_have_a_time_to_live_of_its_own(
-    hourly: PersistentSessionService, clock: Clock
-) -> None:
+async def test_session_may_set_its_own_ttl(hourly: PersistentSessionService, clock: Clock) -> None:
     short = await hourly.create_session(app_name=APP, user_id=USER, session_id="short", ttl=60)
     await hourly.create_session(app_name=APP, user_id=USER, session_id="long", ttl="7d")
     clock.ahead = 50
@@ -117,9 +113,7 @@ async def test_a_session_may_have_a_time_to_live_of_its_own(
     assert await exists(hourly, "long")
 
 
-async def test_a_time_to_live_of_zero_is_for_ever(
-    hourly: PersistentSessionService, clock: Clock
-) -> None:
+async def test_ttl_of_zero_never_expires(hourly: PersistentSessionService, clock: Clock) -> None:
     session = await hourly.create_session(app_name=APP, user_id=USER, session_id=SESSION, ttl=0)
     assert session.expires_at is None
     clock.ahead = 50 * 365 * 24 * HOUR
@@ -127,7 +121,7 @@ async def test_a_time_to_live_of_zero_is_for_ever(
     assert texts(await get(hourly)) == ["still here"]
 
 
-async def test_a_hundred_years_do_not_overflow(hourly: PersistentSessionService) -> None:
+async def test_ttl_of_a_hundred_years_is_accepted(hourly: PersistentSessionService) -> None:
     session = await hourly.create_session(
         app_name=APP, user_id=USER, session_id=SESSION, ttl="36500d"
     )
@@ -135,9 +129,7 @@ async def test_a_hundred_years_do_not_overflow(hourly: PersistentSessionService)
     assert await exists(hourly)
 
 
-async def test_a_session_says_when_it_expires(
-    hourly: PersistentSessionService, clock: Clock
-) -> None:
+async def test_session_reports_its_expiry(hourly: PersistentSessionService, clock: Clock) -> None:
     session = await create(hourly)
     assert isinstance(session, PersistentSession)
     assert session.ttl == HOUR
@@ -148,7 +140,7 @@ async def test_a_session_says_when_it_expires(
 
 
 @pytest.mark.parametrize("ttl", ["soon", "-1", "1.5h", "36501d", True, 1.5])
-async def test_what_is_no_time_to_live_is_refused_before_anything_is_written(
+async def test_invalid_ttl_creates_no_session(
     hourly: PersistentSessionService, ttl: object
 ) -> None:
     with pytest.raises(ConfigurationError, match="ttl"):
@@ -161,10 +153,10 @@ async def test_what_is_no_time_to_live_is_refused_before_anything_is_written(
     assert not await exists(hourly)
 
 
-async def test_on_the_clock_of_the_wall_a_session_ends_when_its_time_is_over_and_not_before(
+async def test_session_expires_after_its_ttl(
     uri: str,
 ) -> None:
-    """The server's own clock runs along. However slow the machine is, only an end too soon is wrong."""
+    """The real clock is used. On a slow machine a session may expire late, but never early."""
     async with create_session_service(uri, ttl=1) as service:
         session = await create(service)
         assert isinstance(session, PersistentSession)
@@ -192,12 +184,12 @@ async def test_on_the_clock_of_the_wall_a_session_ends_when_its_time_is_over_and
         assert (await service.list_sessions(app_name=APP)).sessions == []
 
 
-class TestClocksThatDisagree:
-    """Two processes whose clocks are minutes apart serve the same sessions."""
+class TestClockSkew:
+    """Two processes serve the same sessions, and their clocks differ by minutes."""
 
     MINUTES = 4 * 60
 
-    async def test_both_may_write_and_neither_cuts_a_session_short(
+    async def test_skewed_writers_do_not_shorten_the_ttl(
         self, hourly: PersistentSessionService, uri: str, clock: Clock
     ) -> None:
         async with create_session_service(uri, ttl="1h") as other:
@@ -216,7 +208,7 @@ class TestClocksThatDisagree:
                 clock.ahead = ahead
                 assert texts(await get(service)) == [str(turn) for turn in range(10)]
 
-    async def test_what_is_over_for_one_and_created_again_is_another_session_for_both(
+    async def test_session_recreated_by_a_fast_clock_replaces_the_old_one(
         self, hourly: PersistentSessionService, uri: str, clock: Clock
     ) -> None:
         async with create_session_service(uri, ttl="1h") as other:

@@ -1,4 +1,4 @@
-"""What is particular to Cloud Storage: objects, requests, conditions, lifecycle, messages."""
+"""What is special about Cloud Storage: objects, requests, conditions, lifecycle and errors."""
 
 import asyncio
 import re
@@ -31,12 +31,12 @@ NAME = {"app_name": APP, "user_id": USER, "session_id": SESSION}
 
 
 def names(uri: str) -> list[str]:
-    """Return the names of all objects, without the prefix and without random parts."""
+    """Return the names of all objects, without the prefix and random parts."""
     return [re.sub("events=[^/]+", "events=<random>", name) for name in server.objects(uri, SCHEME)]
 
 
 class TestObjects:
-    async def test_session_is_a_head_and_an_object_for_each_event(
+    async def test_session_is_a_head_and_one_object_per_event(
         self, service: PersistentSessionService, uri: str
     ) -> None:
         session = await create(service, state={"own": 1, "user:a/b": 2, "app:c": 3})
@@ -51,7 +51,7 @@ class TestObjects:
             "app=app/user=user/state/key=d",
         ]
 
-    async def test_deleted_session_leaves_only_the_state_of_user_and_app(
+    async def test_deleted_session_leaves_only_shared_state(
         self, service: PersistentSessionService, uri: str
     ) -> None:
         session = await create(service, state={"user:a": 1, "app:b": 2})
@@ -63,11 +63,11 @@ class TestObjects:
 
 
 class TestRequests:
-    async def test_requests_do_not_grow_with_the_session(
+    async def test_requests_do_not_depend_on_session_length(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Each costs money. Every hundredth append takes some more, to compact the session."""
-        # The library asks for the bucket once in each process, for its own telemetry.
+        """Every hundredth append takes more, because it compacts the session."""
+        # The library requests the bucket once per process, for its own telemetry.
         monkeypatch.setenv("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
 
         async def turn(service: PersistentSessionService) -> Session:
@@ -105,9 +105,9 @@ class TestRequests:
 
 
 class TestConditions:
-    """An event is written only if there is none of its number; a head, only if there is none."""
+    """Events and heads are created only if they do not exist."""
 
-    async def test_one_of_many_writers_with_the_same_copy_wins(
+    async def test_one_of_many_writers_wins(
         self, service: PersistentSessionService, uri: str
     ) -> None:
         await create(service)
@@ -136,7 +136,7 @@ class TestConditions:
             assert sum(isinstance(result, AlreadyExistsError) for result in results) == 7
             assert (await get(other)).state == created.state
 
-    async def test_append_during_a_deletion_leaves_nothing(
+    async def test_append_during_deletion_leaves_nothing(
         self, service: PersistentSessionService, uri: str
     ) -> None:
         async with create_session_service(uri) as other:
@@ -157,11 +157,11 @@ class TestConditions:
 
 
 class TestLifecycle:
-    """A rule of the bucket removes objects a day after their custom time; see the README."""
+    """A rule of the bucket removes objects a day after their custom time. See the README."""
 
     @pytest.fixture
     def clock(self) -> Iterator[Callable[[float], float]]:
-        """Puts the clock forward by some seconds, and returns the time."""
+        """Moves the clock forward by some seconds and returns the time."""
         now = [time.time()]
 
         def forward(seconds: float) -> float:
@@ -172,7 +172,7 @@ class TestLifecycle:
         yield forward
         platform_time.reset_time_provider()
 
-    async def test_expired_session_is_removed_and_shared_state_stays(
+    async def test_expired_session_is_removed_but_not_shared_state(
         self, uri: str, clock: Callable[[float], float]
     ) -> None:
         async with create_session_service(uri, ttl="1h") as service:
@@ -183,10 +183,8 @@ class TestLifecycle:
             server.apply_lifecycle(uri, SCHEME, clock(3_601))
             assert names(uri) == ["app=app/state/key=b", "app=app/user=user/state/key=a"]
 
-    async def test_session_that_goes_on_is_kept(
-        self, uri: str, clock: Callable[[float], float]
-    ) -> None:
-        """Its objects are written again, with a later custom time, before they are removed."""
+    async def test_active_session_is_kept(self, uri: str, clock: Callable[[float], float]) -> None:
+        """Its objects are rewritten with a later custom time before they would be removed."""
         async with create_session_service(uri, ttl="1h") as service:
             session = await create(service)
             for number in range(150):
@@ -197,7 +195,7 @@ class TestLifecycle:
 
 
 async def refusal(uri: str) -> str:
-    """Return the sentence that a check of the URI ends with."""
+    """Return the error of a check of the URI."""
     sentence = ""
     try:
         async with create_session_service(uri) as service:
@@ -210,7 +208,7 @@ async def refusal(uri: str) -> str:
     return sentence
 
 
-class TestMessages:
+class TestErrors:
     @pytest.mark.parametrize(
         ("status", "hint"),
         [
@@ -220,11 +218,11 @@ class TestMessages:
             (429, "no more requests at the moment"),
         ],
     )
-    async def test_message_says_what_to_do(self, status: int, hint: str) -> None:
+    async def test_message_names_the_remedy(self, status: int, hint: str) -> None:
         with answering(status) as uri:
             assert hint in await refusal(uri)
 
-    async def test_missing_bucket_is_named_and_never_created(
+    async def test_missing_bucket_is_reported_and_not_created(
         self, service: PersistentSessionService, tmp_path: Path
     ) -> None:
         session = await create(service)
@@ -237,14 +235,12 @@ class TestMessages:
                         await call
         assert session.events == []
 
-    async def test_missing_credentials_are_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_missing_credentials_are_reported(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/nowhere/key.json")
         sentence = await refusal(f"{SCHEME}://bucket")
         assert "it needs credentials (File /nowhere/key.json was not found" in sentence
 
-    async def test_withdrawn_credentials_are_not_shown(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_revoked_credentials_are_not_shown(self, monkeypatch: pytest.MonkeyPatch) -> None:
         class Withdrawn(Credentials):
             def refresh(self, request: Any) -> None:
                 raise RefreshError("invalid_grant: secret")  # type: ignore[no-untyped-call]
@@ -255,7 +251,7 @@ class TestMessages:
         assert "it refuses the credentials" in sentence
         assert "secret" not in sentence
 
-    async def test_loopback_never_goes_through_a_proxy(
+    async def test_loopback_ignores_the_proxy(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         for name in ("http_proxy", "https_proxy", "all_proxy"):
@@ -274,7 +270,7 @@ class TestMessages:
             ("://bucket?speed=high", "Unknown option"),
         ],
     )
-    def test_uri_that_cannot_work_is_refused(self, uri: str, complaint: str) -> None:
+    def test_invalid_uri_is_refused(self, uri: str, complaint: str) -> None:
         with pytest.raises(errors.ConfigurationError, match=complaint) as caught:
             create_session_service(f"{SCHEME}{uri}")
         assert "secret" not in str(caught.value)

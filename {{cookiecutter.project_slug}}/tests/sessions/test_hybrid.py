@@ -1,4 +1,4 @@
-"""What is particular to a record with copies: what a read may be, what it costs, and doing without Redis."""
+"""What is special about PostgreSQL with copies in Redis: round trips, consistency and failures."""
 
 import asyncio
 import logging
@@ -39,14 +39,14 @@ COPIES = hybrid_copies.__name__
 
 @pytest.fixture(scope="module")
 def own_record(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A PostgreSQL server that is ours."""
+    """A PostgreSQL server of its own."""
     with record_server.serve(tmp_path_factory.mktemp("record"), SCHEME) as uri:
         yield uri
 
 
 @dataclass
-class Place:
-    """Both servers, each behind a proxy, and services that go through these."""
+class Servers:
+    """Both servers, each behind a proxy, and services that connect through the proxies."""
 
     record: Proxy
     cache: Proxy
@@ -55,26 +55,26 @@ class Place:
     stack: AsyncExitStack
 
     async def service(self, **options: Any) -> PersistentSessionService:
-        """Return what another process would have."""
+        """Return a new service, like that of another process."""
         options = {"cache_timeout": 1.0} | options
         service = create_session_service(self.uri, **options)
         return await self.stack.enter_async_context(service)
 
     def restart_counting(self) -> None:
-        """Count round trips from here."""
+        """Reset the counts of round trips."""
         self.record.round_trips = self.cache.round_trips = 0
 
     @property
     def round_trips(self) -> tuple[int, int]:
-        """How often PostgreSQL and Redis were spoken to."""
+        """The numbers of round trips to PostgreSQL and to Redis."""
         return self.record.round_trips, self.cache.round_trips
 
 
 @pytest.fixture
-async def place(
+async def servers(
     own_record: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Place]:
-    """Empty servers. Nothing is purged meanwhile, and Redis is looked for often."""
+) -> AsyncIterator[Servers]:
+    """Empty servers. Nothing is purged, and an unreachable Redis is retried often."""
     monkeypatch.setattr(postgres_store, "CLEAN_EVERY", 1_000.0)
     monkeypatch.setattr(hybrid_copies, "PAUSES", (0.05, 0.05))
     with (
@@ -89,37 +89,37 @@ async def place(
             ]
             uri = record_uri.replace(str(ports[0]), str(between[0].port))
             uri += f"&max_connections=1&cache=redis://127.0.0.1:{between[1].port}/0"
-            yield Place(between[0], between[1], client, uri, stack)
+            yield Servers(between[0], between[1], client, uri, stack)
 
 
 @pytest.fixture
-async def service(place: Place) -> PersistentSessionService:
-    """A service on it."""
-    return await place.service()
+async def service(servers: Servers) -> PersistentSessionService:
+    """A service on both servers."""
+    return await servers.service()
 
 
 @pytest.fixture
-async def other(place: Place) -> PersistentSessionService:
-    """Another process."""
-    return await place.service()
+async def other(servers: Servers) -> PersistentSessionService:
+    """A second service, like that of another process."""
+    return await servers.service()
 
 
 def save(client: "redis.Redis") -> dict[bytes, tuple[int, bytes]]:
-    """Return all that Redis has, with the milliseconds that it will have it."""
+    """Return all keys of Redis with their remaining milliseconds and values."""
     found = {key: (client.pttl(key), client.dump(key)) for key in client.scan_iter()}
     return {key: (ttl, value) for key, (ttl, value) in found.items() if value and ttl > 0}
 
 
 def restore(client: "redis.Redis", saved: dict[bytes, tuple[int, bytes]]) -> None:
-    """Make Redis what it was then, as a server does that starts from its last snapshot."""
+    """Reset Redis to a saved state, like a server that starts from its last snapshot."""
     client.flushall()
     for key, (ttl, value) in saved.items():
         client.restore(key, ttl, value)
 
 
 async def until_it_is_back(service: PersistentSessionService) -> None:
-    """Return when the service uses Redis again."""
-    store = service.store
+    """Wait until the service uses Redis again."""
+    store = service.store.innermost
     assert isinstance(store, HybridStore)
     copies = store._copies
     await until(lambda: not copies._down)
@@ -127,36 +127,36 @@ async def until_it_is_back(service: PersistentSessionService) -> None:
 
 class TestRoundTrips:
     @pytest.mark.parametrize("length", [10, 1_000])
-    async def test_a_read_costs_one_to_redis_and_an_append_one_to_each(
-        self, place: Place, service: PersistentSessionService, length: int
+    async def test_append_costs_one_round_trip_each_and_read_one_to_redis(
+        self, servers: Servers, service: PersistentSessionService, length: int
     ) -> None:
         session = await create(service, state={"app:a": 1, "user:u": 2})
         for number in range(length):
             await service.append_event(session, event(str(number), n=number))
         await get(service)
-        place.restart_counting()
+        servers.restart_counting()
         await service.append_event(session, event("one more", n=-1))
-        assert place.round_trips == (1, 1)
+        assert servers.round_trips == (1, 1)
         assert await get(service) == session
-        assert place.round_trips == (1, 2)
+        assert servers.round_trips == (1, 2)
 
-    async def test_a_process_that_knows_nothing_reads_from_redis_what_another_has_written(
-        self, place: Place, service: PersistentSessionService, other: PersistentSessionService
+    async def test_new_process_reads_from_redis(
+        self, servers: Servers, service: PersistentSessionService, other: PersistentSessionService
     ) -> None:
         session = await create(service, state={"own": 1, "app:a": 1})
         await get(service)
         for number in range(500):
             await service.append_event(session, event(str(number), n=number))
         await other.check()
-        place.restart_counting()
+        servers.restart_counting()
         assert await get(other) == session
-        assert place.round_trips == (0, 1)
+        assert servers.round_trips == (0, 1)
 
     @pytest.mark.parametrize("recent", [None, 0, 1, 3, 10])
     @pytest.mark.parametrize("after", [None, 0.0, 3.5, 99.0])
-    async def test_filters_are_the_same_on_a_copy(
+    async def test_filters_work_on_copies(
         self,
-        place: Place,
+        servers: Servers,
         service: PersistentSessionService,
         other: PersistentSessionService,
         recent: int | None,
@@ -168,16 +168,16 @@ class TestRoundTrips:
             await service.append_event(session, event(str(number), timestamp=timestamp))
         config = GetSessionConfig(num_recent_events=recent, after_timestamp=after)
         await other.check()
-        place.restart_counting()
+        servers.restart_counting()
         copied = await get(other, config=config)
-        assert place.round_trips == (0, 1)
-        place.redis.flushall()
-        recorded = await get(await place.service(), config=config)
+        assert servers.round_trips == (0, 1)
+        servers.redis.flushall()
+        recorded = await get(await servers.service(), config=config)
         assert texts(copied) == texts(recorded)
 
-    async def test_long_sessions_are_copied_from_the_end(
+    async def test_long_session_is_copied_from_its_end(
         self,
-        place: Place,
+        servers: Servers,
         service: PersistentSessionService,
         other: PersistentSessionService,
         monkeypatch: pytest.MonkeyPatch,
@@ -188,19 +188,19 @@ class TestRoundTrips:
             await service.append_event(session, event(str(number)))
             await get(service)
         await get(other, config=GetSessionConfig(num_recent_events=1))
-        place.restart_counting()
+        servers.restart_counting()
         last = await get(other, config=GetSessionConfig(num_recent_events=5))
-        assert place.round_trips == (0, 1)
+        assert servers.round_trips == (0, 1)
         assert texts(last) == ["7", "8", "9", "10", "11"]
         assert texts(await get(other)) == texts(session)
-        stranger = await place.service()
+        stranger = await servers.service()
         await stranger.check()
-        place.restart_counting()
+        servers.restart_counting()
         assert texts(await get(stranger)) == texts(session)
-        assert place.cache.round_trips == 1  # a copy of the whole is not even tried
+        assert servers.cache.round_trips == 1  # the full session is not copied
 
-    async def test_what_is_too_large_is_not_copied(
-        self, place: Place, service: PersistentSessionService, monkeypatch: pytest.MonkeyPatch
+    async def test_large_values_are_not_copied(
+        self, servers: Servers, service: PersistentSessionService, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(hybrid_copies, "BYTES", 2_000)
         session = await create(service, state={"user:large": "x" * 3_000})
@@ -208,12 +208,12 @@ class TestRoundTrips:
         for number in range(6):
             await service.append_event(session, event(str(number) * 800))
             assert await get(service) == session
-        sizes = [place.redis.memory_usage(key) or 0 for key in place.redis.scan_iter()]
+        sizes = [servers.redis.memory_usage(key) or 0 for key in servers.redis.scan_iter()]
         assert sum(sizes) < 8_000
 
 
-class TestFreshness:
-    async def test_everybody_sees_what_was_acknowledged(
+class TestConsistency:
+    async def test_acknowledged_write_is_seen_by_all(
         self, service: PersistentSessionService, other: PersistentSessionService
     ) -> None:
         await create(service, "1", state={"app:a": 0})
@@ -225,15 +225,19 @@ class TestFreshness:
                 assert (await get(two, "1")).state == session.state
                 assert (await get(two, "2")).state == {"app:a": number, "user:u": number}
 
-    async def test_what_was_read_before_a_write_does_not_come_after_it(
+    async def test_slow_read_does_not_overwrite_a_newer_copy(
         self,
         service: PersistentSessionService,
         other: PersistentSessionService,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         session = await create(service, state={"user:u": 0, "app:a": 0})
-        assert isinstance(other.store, HybridStore)
-        load, has_read, goes_on = other.store._record.load, asyncio.Event(), asyncio.Event()
+        assert isinstance(other.store.innermost, HybridStore)
+        load, has_read, goes_on = (
+            other.store.innermost._record.load,
+            asyncio.Event(),
+            asyncio.Event(),
+        )
 
         async def slow_load(key: SessionKey, **arguments: Any) -> SessionRecord | None:
             found = await load(key, **arguments)
@@ -241,7 +245,7 @@ class TestFreshness:
             await goes_on.wait()
             return found
 
-        monkeypatch.setattr(other.store._record, "load", slow_load)
+        monkeypatch.setattr(other.store.innermost._record, "load", slow_load)
         reading = asyncio.ensure_future(get(other))
         await has_read.wait()
         await service.append_event(session, event("news", own=1, user__u=1, app__a=1))
@@ -249,7 +253,7 @@ class TestFreshness:
         await reading
         assert await get(other) == await get(service) == session
 
-    async def test_a_session_that_was_created_again_is_another_one(
+    async def test_recreated_session_replaces_the_copy(
         self, service: PersistentSessionService, other: PersistentSessionService
     ) -> None:
         first = await create(service, state={"first": True})
@@ -264,25 +268,25 @@ class TestFreshness:
         await other.append_event(second, event("second"))
         assert texts(await get(service)) == ["second"]
 
-    async def test_redis_as_it_was_a_while_ago_is_not_believed(
-        self, place: Place, service: PersistentSessionService
+    async def test_restored_redis_is_not_trusted(
+        self, servers: Servers, service: PersistentSessionService
     ) -> None:
         session = await create(service, state={"user:u": 0, "app:a": 0})
         await get(service)
-        saved = save(place.redis)
+        saved = save(servers.redis)
         assert len(saved) == 3
         await service.append_event(session, event("news", own=1, user__u=1, app__a=1))
-        restore(place.redis, saved)
+        restore(servers.redis, saved)
         assert await get(service) == session
         assert (await get(service)).state == {"own": 1, "user:u": 1, "app:a": 1}
 
-    async def test_a_writer_with_an_old_copy_is_refused_and_the_copy_dropped(
-        self, place: Place, service: PersistentSessionService
+    async def test_stale_write_drops_the_copy(
+        self, servers: Servers, service: PersistentSessionService
     ) -> None:
         await create(service)
         await get(service)
         # A process that was killed before it could tell Redis.
-        async with _without_cache(place) as killed:
+        async with _without_cache(servers) as killed:
             await killed.append_event(await get(killed), event("only in the record"))
         old = await get(service)
         assert old.events == []
@@ -290,13 +294,13 @@ class TestFreshness:
             await service.append_event(old, event("refused"))
         assert texts(await get(service)) == ["only in the record"]
 
-    async def test_copy_that_missed_a_write_is_not_mixed_with_newer_state(
-        self, place: Place, service: PersistentSessionService, other: PersistentSessionService
+    async def test_outdated_copy_is_not_mixed_with_newer_state(
+        self, servers: Servers, service: PersistentSessionService, other: PersistentSessionService
     ) -> None:
         await create(service, state={"user:name": "Ada"})
         await get(service)
         # A process that was killed before it could tell Redis.
-        async with _without_cache(place) as killed:
+        async with _without_cache(servers) as killed:
             await killed.append_event(await get(killed), event("only in the record"))
         await create(service, "another", state={"user:name": "Countess"})
         for reader in (service, other, service):
@@ -304,65 +308,65 @@ class TestFreshness:
             assert texts(session) == ["only in the record"]
             assert session.state["user:name"] == "Countess"
 
-    async def test_an_old_copy_does_not_live_long(self, place: Place) -> None:
-        service = await place.service(cache_ttl=0.2)
+    async def test_copies_expire(self, servers: Servers) -> None:
+        service = await servers.service(cache_ttl=0.2)
         await create(service)
         await get(service)
-        async with _without_cache(place) as killed:
+        async with _without_cache(servers) as killed:
             await killed.append_event(await get(killed), event("only in the record"))
         await asyncio.sleep(0.3)
         assert texts(await get(service)) == ["only in the record"]
 
-    async def test_a_repeated_append_is_recognised(
-        self, place: Place, service: PersistentSessionService
+    async def test_repeated_append_is_recognised(
+        self, servers: Servers, service: PersistentSessionService
     ) -> None:
         session = await create(service)
         await get(service)
-        place.record.weather = Weather.LOSE_REPLY
+        servers.record.weather = Weather.LOSE_REPLY
         said = event("once")
         with pytest.raises(StoreUnavailable):
             await service.append_event(session, said)
-        place.record.weather = Weather.FINE
+        servers.record.weather = Weather.FINE
         await service.append_event(session, said)
         assert texts(session) == texts(await get(service)) == ["once"]
 
-    async def test_a_write_that_was_cancelled_leaves_no_old_copy(
-        self, place: Place, service: PersistentSessionService
+    async def test_cancelled_write_leaves_no_outdated_copy(
+        self, servers: Servers, service: PersistentSessionService
     ) -> None:
         session = await create(service)
         await get(service)
-        place.cache.weather = Weather.SILENCE
+        servers.cache.weather = Weather.SILENCE
         appending = asyncio.ensure_future(service.append_event(session, event("cancelled")))
-        async with _without_cache(place) as record:
+        async with _without_cache(servers) as record:
             for _ in range(6_000):
                 if texts(await get(record)) == ["cancelled"]:
                     break
                 await asyncio.sleep(0.01)
         appending.cancel()
         await asyncio.wait([appending])
-        place.cache.weather = Weather.FINE
+        servers.cache.weather = Weather.FINE
         assert texts(await get(service)) == ["cancelled"]
 
 
-def _without_cache(place: Place) -> PersistentSessionService:
-    """Return a service that writes to the record and tells Redis nothing."""
-    service = create_session_service(place.uri)
-    assert isinstance(service.store, HybridStore)
-    service.store = service.store._record
+def _without_cache(servers: Servers) -> PersistentSessionService:
+    """Return a service that writes to PostgreSQL and does not tell Redis."""
+    service = create_session_service(servers.uri)
+    assert isinstance(service.store.innermost, HybridStore)
+    service.store = service.store.innermost._record
     return service
 
 
-class TestBadWeather:
+class TestFailures:
     @pytest.mark.parametrize("weather", [Weather.REFUSE, Weather.SILENCE, Weather.LOSE_REPLY])
-    async def test_all_goes_on_without_redis_and_heals(
-        self, place: Place, weather: Weather, caplog: pytest.LogCaptureFixture
+    async def test_service_works_without_redis_and_recovers(
+        self, servers: Servers, weather: Weather, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.INFO, logger=COPIES)
-        service = await place.service(cache_timeout=1.0)
+        service = await servers.service(cache_timeout=1.0)
         session = await create(service, state={"user:u": 0})
         await service.append_event(session, event("before"))
         await get(service)
-        place.cache.weather = weather
+        servers.cache.weather = weather
         started = asyncio.get_running_loop().time()
         for number in range(20):
             await service.append_event(session, event(str(number), user__u=number))
@@ -370,112 +374,112 @@ class TestBadWeather:
         assert await exists(service)
         await create(service, "another")
         assert len((await service.list_sessions(app_name=APP)).sessions) == 2
-        # Had each of more than forty calls waited for Redis, it would have taken that many seconds.
+        # If each of more than forty calls had waited for Redis, it would have taken 40 seconds.
         assert asyncio.get_running_loop().time() - started < 30.0
         [warning] = [item for item in caplog.records if item.levelno >= logging.WARNING]
         assert warning.getMessage().startswith("Redis at 127.0.0.1:")
-        place.cache.weather = Weather.FINE
+        servers.cache.weather = Weather.FINE
         await until_it_is_back(service)
         assert await get(service) == session
-        place.restart_counting()
+        servers.restart_counting()
         assert await get(service) == session
-        assert place.round_trips == (0, 1)
+        assert servers.round_trips == (0, 1)
         assert caplog.messages[-1].endswith("is back.")
 
-    async def test_others_do_not_read_for_long_what_could_not_be_updated(
-        self, place: Place, service: PersistentSessionService
+    async def test_failed_update_is_outdated_only_briefly(
+        self, servers: Servers, service: PersistentSessionService
     ) -> None:
-        cut_off = await place.service(cache_timeout=1.0)
+        cut_off = await servers.service(cache_timeout=1.0)
         session = await create(cut_off, state={"app:a": 0})
         assert (await get(service)).events == []
-        place.cache.weather = Weather.SILENCE
+        servers.cache.weather = Weather.SILENCE
         await cut_off.append_event(session, event("unknown to Redis", app__a=1))
-        place.cache.weather = Weather.FINE
+        servers.cache.weather = Weather.FINE
         await until_it_is_back(cut_off)
         assert await get(service) == session
 
-    async def test_a_flushed_redis_is_filled_again(
-        self, place: Place, service: PersistentSessionService, caplog: pytest.LogCaptureFixture
+    async def test_flushed_redis_is_refilled(
+        self, servers: Servers, service: PersistentSessionService, caplog: pytest.LogCaptureFixture
     ) -> None:
         session = await create(service)
         for number in range(5):
             await service.append_event(session, event(str(number)))
-            place.redis.flushall()
-            place.redis.script_flush()
+            servers.redis.flushall()
+            servers.redis.script_flush()
             assert await get(service) == session
-        place.restart_counting()
+        servers.restart_counting()
         assert await get(service) == session
-        assert place.round_trips == (0, 1)
+        assert servers.round_trips == (0, 1)
         assert caplog.records == []
 
-    async def test_a_full_redis_is_done_without(
-        self, place: Place, service: PersistentSessionService, caplog: pytest.LogCaptureFixture
+    async def test_full_redis_is_not_used(
+        self, servers: Servers, service: PersistentSessionService, caplog: pytest.LogCaptureFixture
     ) -> None:
         session = await create(service)
         await service.append_event(session, event("before"))
         await get(service)
-        place.redis.config_set("maxmemory", 1)
+        servers.redis.config_set("maxmemory", 1)
         for number in range(5):
             await service.append_event(session, event(str(number), user__u=number))
             assert await get(service) == session
         [warning] = caplog.records
         assert "its memory is full" in warning.getMessage()
-        place.redis.config_set("maxmemory", 0)
+        servers.redis.config_set("maxmemory", 0)
         await until_it_is_back(service)
         assert await get(service) == session
 
-    async def test_redis_need_not_be_there_at_the_start(
-        self, place: Place, caplog: pytest.LogCaptureFixture
+    async def test_redis_may_be_unreachable_at_start(
+        self, servers: Servers, caplog: pytest.LogCaptureFixture
     ) -> None:
-        place.cache.weather = Weather.REFUSE
-        service = await place.service()
+        servers.cache.weather = Weather.REFUSE
+        service = await servers.service()
         await service.check()
         assert [item.levelno for item in caplog.records] == [logging.WARNING]
         await create(service)
         assert await exists(service)
 
-    async def test_the_record_is_needed(
-        self, place: Place, service: PersistentSessionService
+    async def test_postgresql_is_required(
+        self, servers: Servers, service: PersistentSessionService
     ) -> None:
         session = await create(service)
         await get(service)
-        place.record.weather = Weather.REFUSE
+        servers.record.weather = Weather.REFUSE
         with pytest.raises(StoreUnavailable, match="PostgreSQL at"):
             await service.append_event(session, event())
-        place.record.weather = Weather.FINE
+        servers.record.weather = Weather.FINE
         assert (await get(service)).events == session.events == []
 
     @pytest.mark.parametrize("seed", range(4))
-    async def test_nobody_falls_behind_what_it_has_acknowledged(
-        self, place: Place, seed: int, caplog: pytest.LogCaptureFixture
+    async def test_no_process_reads_older_data_than_it_wrote(
+        self, servers: Servers, seed: int, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """Several processes at random, while Redis forgets, falls silent and goes back in time."""
+        """Random calls of several processes, while Redis loses data, hangs or is restored."""
         dice = Random(seed)
-        services = [await place.service(cache_timeout=0.05) for _ in range(3)]
+        services = [await servers.service(cache_timeout=0.05) for _ in range(3)]
         names = ("one", "two")
         for name in names:
             await create(services[0], name, state={"app:n": 0})
         events = dict.fromkeys(names, 0)
         acknowledged = [dict.fromkeys(("app:n", *names), 0) for _ in services]
-        was_fine, saved = True, save(place.redis)
+        was_fine, saved = True, save(servers.redis)
         everywhere = dict.fromkeys(("app:n", *names), 0)
         for step in range(1, 250):
             number, name = dice.randrange(len(services)), dice.choice(names)
             service, known = services[number], acknowledged[number]
-            was_fine &= not caplog.records  # on a busy machine it may not answer in time
+            was_fine &= not caplog.records  # on a busy machine, Redis may not answer in time
             match dice.randrange(20):
                 case 0:
-                    place.redis.flushall()
+                    servers.redis.flushall()
                 case 1:
-                    saved = save(place.redis)
+                    saved = save(servers.redis)
                 case 2:
-                    restore(place.redis, saved)
+                    restore(servers.redis, saved)
                     was_fine = False
                 case 3:
-                    place.cache.weather = dice.choice([Weather.SILENCE, Weather.REFUSE])
+                    servers.cache.weather = dice.choice([Weather.SILENCE, Weather.REFUSE])
                     was_fine = False
                 case 4 | 5:
-                    place.cache.weather = Weather.FINE
+                    servers.cache.weather = Weather.FINE
                 case 6 | 7 | 8 | 9 | 10:
                     session = await get(service, name)
                     try:
@@ -494,13 +498,13 @@ class TestBadWeather:
                     expected = everywhere if was_fine else known
                     assert len(session.events) >= expected[name]
                     assert session.state["app:n"] >= expected["app:n"]
-        place.cache.weather = Weather.FINE
+        servers.cache.weather = Weather.FINE
         for name in names:
-            fresh = await get(await place.service(cache_ttl=0.001), name)
+            fresh = await get(await servers.service(cache_ttl=0.001), name)
             assert len(fresh.events) == events[name]
 
 
-def test_more_writes_than_can_be_remembered_make_blind() -> None:
+def test_too_many_writes_disable_copies() -> None:
     floors = Floors(keep=60, most=3)
     for number in range(3):
         floors.doubt([(str(number),)])
@@ -522,25 +526,25 @@ class TestErrors:
             ("?cache=redis://h/0&colour=blue", "colour"),
         ],
     )
-    def test_uris_that_cannot_work_are_refused_at_once(self, options: str, said: str) -> None:
+    def test_invalid_uri_is_refused(self, options: str, said: str) -> None:
         with pytest.raises(ConfigurationError, match=said):
             create_session_service(f"{SCHEME}://h/db{options}")
 
-    async def test_no_password_is_shown(
-        self, place: Place, caplog: pytest.LogCaptureFixture
+    async def test_password_is_not_shown(
+        self, servers: Servers, caplog: pytest.LogCaptureFixture
     ) -> None:
-        place.redis.config_set("requirepass", "right")
-        place.uri = place.uri.replace("cache=redis://", "cache=redis://:secret@")
-        service = await place.service()
+        servers.redis.config_set("requirepass", "right")
+        servers.uri = servers.uri.replace("cache=redis://", "cache=redis://:secret@")
+        service = await servers.service()
         await service.check()
         [warning] = caplog.records
         assert "refuses the credentials" in warning.getMessage()
         assert "secret" not in warning.getMessage() + str(service)
 
-    async def test_the_user_of_the_readme_may_do_what_is_needed(
-        self, place: Place, caplog: pytest.LogCaptureFixture
+    async def test_documented_permissions_are_sufficient(
+        self, servers: Servers, caplog: pytest.LogCaptureFixture
     ) -> None:
-        place.redis.acl_setuser(
+        servers.redis.acl_setuser(
             "agent",
             enabled=True,
             passwords=["+secret"],
@@ -548,13 +552,13 @@ class TestErrors:
             categories=["+@read", "+@write", "+@connection", "+@scripting", "-@dangerous"],
             commands=["+time"],
         )
-        place.uri = place.uri.replace("cache=redis://", "cache=redis://agent:secret@")
-        service = await place.service()
+        servers.uri = servers.uri.replace("cache=redis://", "cache=redis://agent:secret@")
+        service = await servers.service()
         await service.check()
         session = await create(service)
         await get(service)
         await service.append_event(session, event())
-        place.restart_counting()
+        servers.restart_counting()
         assert await get(service) == session
-        assert place.round_trips == (0, 1)
+        assert servers.round_trips == (0, 1)
         assert caplog.records == []

@@ -1,4 +1,4 @@
-"""What is special about MongoDB: its collection, removal by the server, kinds of servers, errors, URIs."""
+"""What is special about MongoDB: its collection, TTL index, kinds of servers, errors and URIs."""
 
 import asyncio
 import gc
@@ -44,7 +44,7 @@ def documents(uri: str) -> Documents:
 def own_server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
-    """A replica set, and a single server, which tests may command to fail."""
+    """A replica set and a standalone server, both with fail points."""
     serve: Serve = request.param
     with serve(tmp_path_factory.mktemp("own"), SCHEME, "--enable-test-commands") as uri:
         yield uri
@@ -52,7 +52,7 @@ def own_server(
 
 @pytest.fixture
 def own(own_server: str) -> Iterator[tuple[str, Client]]:
-    """A corner of that server, and a client to make it fail. It works again in the end."""
+    """A namespace on that server, and a client that sets fail points. They are off in the end."""
     client = server.connect(own_server, SCHEME)
     with namespace(own_server) as uri:
         yield uri, client
@@ -60,13 +60,13 @@ def own(own_server: str) -> Iterator[tuple[str, Client]]:
 
 
 def fail(client: Client, commands: Sequence[str], mode: Any, **how: Any) -> None:
-    """Let these commands of session services fail."""
+    """Make these commands of session services fail."""
     data = {"failCommands": list(commands), "appName": "adk-sessions", **how}
     client.admin.command({"configureFailPoint": "failCommand", "mode": mode, "data": data})
 
 
 class TestCollection:
-    async def test_session_has_a_head_and_shared_state_has_documents_of_its_own(
+    async def test_head_events_and_shared_state_are_separate_documents(
         self, uri: str, documents: Documents
     ) -> None:
         async with create_session_service(uri) as service:
@@ -88,14 +88,14 @@ class TestCollection:
         assert {*indexes} == {"_id_", "scope", "owner", "remove_at"}
         assert indexes["remove_at"]["expireAfterSeconds"] == 0
 
-    async def test_newer_format_is_refused_and_left_as_it_is(
+    async def test_newer_format_is_refused_and_unchanged(
         self, uri: str, documents: Documents
     ) -> None:
         documents.insert_one({"_id": "schema", "version": 99})
         assert "has format 99" in await refusal(uri)
         assert list(documents.find()) == [{"_id": "schema", "version": 99}]
 
-    async def test_documents_of_another_program_are_left_alone(
+    async def test_documents_of_another_program_are_refused_and_unchanged(
         self, uri: str, documents: Documents
     ) -> None:
         documents.insert_one({"_id": "theirs"})
@@ -105,10 +105,10 @@ class TestCollection:
 
 
 class TestRemoval:
-    async def test_server_removes_a_session_after_its_end_and_keeps_user_state(
+    async def test_server_removes_expired_sessions_and_keeps_user_state(
         self, uri: str, documents: Documents
     ) -> None:
-        """The TTL index does it, on the server's clock: the head first, and its events later."""
+        """The TTL index removes the head first and the events later, by the server's clock."""
         async with create_session_service(uri, ttl=60) as service:
             session = await create(service, state={"user:kept": 1})
             for number in range(3):
@@ -120,14 +120,14 @@ class TestRemoval:
         kept = documents.find({"remove_at": {"$exists": False}, "_id": {"$ne": "schema"}})
         assert [found["name"] for found in kept] == ["kept"]
 
-    async def test_server_removes_nothing_of_a_session_without_ttl(
+    async def test_session_without_ttl_is_never_removed(
         self, uri: str, documents: Documents
     ) -> None:
         async with create_session_service(uri, ttl=0) as service:
             await service.append_event(await create(service), event())
         assert documents.count_documents({"remove_at": {"$exists": True}}) == 0
 
-    async def test_deleted_session_leaves_nothing_but_shared_state(
+    async def test_deleted_session_leaves_only_shared_state(
         self, uri: str, documents: Documents
     ) -> None:
         async with create_session_service(uri) as service:
@@ -139,16 +139,16 @@ class TestRemoval:
 
 
 def ends_in(document: dict[str, Any]) -> float:
-    """Return in how many seconds the server removes a document."""
+    """Return the seconds until the server removes a document."""
     moment: datetime = document["remove_at"]
     return (moment.replace(tzinfo=UTC) - datetime.now(UTC)).total_seconds()
 
 
 class TestServers:
-    """On a replica set and on a single server."""
+    """On a replica set and on a standalone server."""
 
     async def test_dropped_connection_is_replaced(self, own: tuple[str, Client]) -> None:
-        """A replica set has retryable writes; on a single server, the caller appends again."""
+        """A replica set retries writes. On a standalone server, the caller must append again."""
         uri, client = own
         async with create_session_service(uri) as service:
             session, said = await create(service), event("said")
@@ -163,7 +163,7 @@ class TestServers:
     @pytest.mark.parametrize(
         ("code", "hint"), [(14031, "disk is full"), (10107, "not the primary"), (64, "too few")]
     )
-    async def test_answer_of_the_server_is_explained(
+    async def test_server_errors_are_explained(
         self, own: tuple[str, Client], code: int, hint: str
     ) -> None:
         uri, client = own
@@ -175,24 +175,22 @@ class TestServers:
         assert (session.events, session.state) == ([], {})
 
     @pytest.mark.parametrize("option", ["replicaSet=other", "tls=true"])
-    async def test_option_that_the_server_does_not_meet_is_named(
-        self, own_server: str, option: str
-    ) -> None:
+    async def test_unsupported_option_is_named(self, own_server: str, option: str) -> None:
         assert option.partition("=")[0] in await refusal(f"{own_server}?{option}&timeoutMS=500")
 
 
 class TestErrors:
-    async def test_silent_server_is_named(self) -> None:
+    async def test_silent_server(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as silent:
             port = silent.getsockname()[1]
             said = await refusal(f"{SCHEME}://127.0.0.1:{port}/adk?timeoutMS=300")
         assert "did not answer in time" in said
 
-    async def test_name_that_dns_does_not_know_is_named(self) -> None:
+    async def test_unknown_host_name(self) -> None:
         said = await refusal(f"{SCHEME}+srv://nobody.invalid/adk?timeoutMS=500")
         assert "nobody.invalid" in said
 
-    def test_wrong_credentials_and_missing_permissions_are_named(self, tmp_path: Path) -> None:
+    def test_wrong_credentials_and_missing_permissions(self, tmp_path: Path) -> None:
         with server.serve(tmp_path, SCHEME) as uri:
             admin = server.connect(uri, SCHEME)["admin"]
             for name, role in (("writer", "readWrite"), ("reader", "read")):
@@ -220,7 +218,7 @@ class TestErrors:
 
 
 async def refusal(uri: str) -> str:
-    """Return the sentence that a check of the URI ends with."""
+    """Return the error of a check of the URI."""
     sentence = ""
     try:
         async with create_session_service(uri) as service:
@@ -229,7 +227,7 @@ async def refusal(uri: str) -> str:
     except SessionStoreError as error:
         sentence = str(error)
     with warnings.catch_warnings():
-        # A driver that is closed while it connects leaves the socket to the garbage collector.
+        # If the driver is closed while it connects, it leaves the socket to the garbage collector.
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
     assert "MongoDB" in sentence
@@ -256,12 +254,12 @@ class TestURI:
             "user:secret@host/db?tlsCAFile=/nowhere/ca.pem",
         ],
     )
-    def test_uri_that_cannot_work_is_refused_at_once(self, uri: str) -> None:
+    def test_invalid_uri_is_refused(self, uri: str) -> None:
         with pytest.raises(ConfigurationError) as refused:
             create_session_service(f"{SCHEME}://{uri}")
         assert "secret" not in str(refused.value)
 
-    def test_options_of_atlas_are_known(self) -> None:
+    def test_atlas_options_are_accepted(self) -> None:
         options = "retryWrites=true&w=majority&appName=Cluster0&readPreference=primary"
         service = create_session_service(f"{SCHEME}+srv://u:secret@c.example.com/?{options}")
         assert "at c.example.com/adk," in str(service)

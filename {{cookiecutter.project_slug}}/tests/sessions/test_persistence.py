@@ -1,4 +1,4 @@
-"""What this project's service promises beyond ADK's contract: that sessions last, and stay right."""
+"""Promises beyond ADK's contract: durability, concurrent writers, caching and retries."""
 
 import asyncio
 import copy
@@ -23,13 +23,13 @@ from .support import APP, SESSION, USER, create, event, exists, get, texts
 
 @pytest.fixture
 async def other(uri: str) -> AsyncIterator[PersistentSessionService]:
-    """A second service on the same database, as another process would have it."""
+    """A second service on the same database, like that of another process."""
     async with create_session_service(uri) as service:
         yield service
 
 
-class TestLasting:
-    async def test_a_session_is_there_for_the_next_process(
+class TestLifecycle:
+    async def test_session_survives_a_restart(
         self, service: PersistentSessionService, other: PersistentSessionService
     ) -> None:
         session = await create(service, state={"own": 1, "user:name": "Ada", "app:motd": "hi"})
@@ -39,7 +39,7 @@ class TestLasting:
         assert texts(stored) == ["before"]
         assert stored.state == {"own": 2, "user:name": "Ada", "app:motd": "hi"}
 
-    async def test_a_closed_service_can_be_used_again(
+    async def test_closed_service_can_be_used_again(
         self, service: PersistentSessionService
     ) -> None:
         session = await create(service)
@@ -47,11 +47,11 @@ class TestLasting:
         await service.append_event(session, event("after"))
         assert texts(await get(service)) == ["after"]
 
-    # The connections of a loop end with it, and drivers say that nobody closed them.
+    # The connections of a loop end with it, and drivers warn that they were not closed.
     @pytest.mark.filterwarnings("ignore::ResourceWarning")
     @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-    def test_one_service_works_on_several_event_loops(self, uri: str) -> None:
-        """`Runner.run` opens a loop in a thread for every call."""
+    def test_service_works_on_several_event_loops(self, uri: str) -> None:
+        """`Runner.run` starts a loop in a thread for every call."""
         service = create_session_service(uri)
 
         async def turn(text: str) -> list[str | None]:
@@ -66,7 +66,7 @@ class TestLasting:
 
     @pytest.mark.filterwarnings("ignore::ResourceWarning")
     @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-    def test_a_loop_that_ends_in_mid_call_leaves_the_service_usable(self, uri: str) -> None:
+    def test_abandoned_calls_leave_the_service_usable(self, uri: str) -> None:
         service = create_session_service(uri)
         said = [event(str(number)) for number in range(10)]
 
@@ -88,10 +88,10 @@ class TestLasting:
         asyncio.run(service.close())
         gc.collect()
 
-    # A call in mid-flight may open a connection behind the one that was closed under it.
+    # A call that is under way may reconnect after the close.
     @pytest.mark.filterwarnings("ignore::ResourceWarning")
     @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-    async def test_closing_in_mid_call_loses_nothing_that_was_acknowledged(
+    async def test_close_during_calls_loses_no_acknowledged_event(
         self, service: PersistentSessionService
     ) -> None:
         sessions = [await create(service, str(number)) for number in range(10)]
@@ -111,8 +111,8 @@ class TestLasting:
         gc.collect()
 
 
-class TestTwoWriters:
-    async def test_the_one_with_the_older_copy_is_refused(
+class TestConcurrentWriters:
+    async def test_stale_writer_is_refused(
         self, service: PersistentSessionService, other: PersistentSessionService
     ) -> None:
         mine = await create(service)
@@ -128,7 +128,7 @@ class TestTwoWriters:
         assert texts(stored) == ["theirs"]
         assert stored.state == {"own": "theirs"}
 
-    async def test_equal_timestamps_do_not_let_an_older_copy_through(
+    async def test_stale_writer_with_equal_timestamp_is_refused(
         self, service: PersistentSessionService, other: PersistentSessionService
     ) -> None:
         mine, theirs = await create(service), await get(other)
@@ -136,7 +136,7 @@ class TestTwoWriters:
         with pytest.raises(StaleSessionError):
             await service.append_event(mine, event("mine", timestamp=5.0))
 
-    async def test_different_keys_of_shared_state_are_all_kept(
+    async def test_concurrent_writes_to_different_keys_are_all_kept(
         self, service: PersistentSessionService, other: PersistentSessionService
     ) -> None:
         first, second = await create(service, "first"), await create(other, "second")
@@ -147,9 +147,7 @@ class TestTwoWriters:
         expected = {"user:first": 1, "user:second": 1, "app:first": 2, "app:second": 2}
         assert (await get(service, "first")).state == expected
 
-    async def test_of_many_that_come_together_one_wins_each_event(
-        self, service: PersistentSessionService
-    ) -> None:
+    async def test_one_of_many_writers_wins(self, service: PersistentSessionService) -> None:
         await create(service, state={"count": 0})
         accepted = 0
         for _ in range(5):
@@ -167,7 +165,7 @@ class TestTwoWriters:
         stored = await get(service)
         assert stored.state["count"] == len(stored.events) == accepted
 
-    async def test_many_that_create_one_id_make_one_session(
+    async def test_one_of_many_creators_wins(
         self, service: PersistentSessionService, other: PersistentSessionService
     ) -> None:
         results = await asyncio.gather(
@@ -177,10 +175,10 @@ class TestTwoWriters:
         (winner,) = [result for result in results if isinstance(result, Session)]
         assert (await get(service)).state == winner.state
 
-    async def test_tasks_that_share_a_session_object_take_turns(
+    async def test_tasks_may_share_a_session_object(
         self, service: PersistentSessionService
     ) -> None:
-        """Parallel branches of one invocation append to one and the same object."""
+        """Parallel branches of an invocation append to the same object."""
         session = await create(service)
         await asyncio.gather(
             *(service.append_event(session, event(str(number))) for number in range(10))
@@ -188,7 +186,7 @@ class TestTwoWriters:
         assert texts(session) == texts(await get(service))
         assert sorted(filter(None, texts(session))) == [str(number) for number in range(10)]
 
-    async def test_a_copy_goes_stale_on_its_own(self, service: PersistentSessionService) -> None:
+    async def test_copies_go_stale_independently(self, service: PersistentSessionService) -> None:
         session = await create(service)
         shallow, deep = session.model_copy(), copy.deepcopy(session)
         shallow.events = []
@@ -197,7 +195,7 @@ class TestTwoWriters:
             with pytest.raises(StaleSessionError):
                 await service.append_event(copied, event("second"))
 
-    async def test_a_session_does_not_write_into_its_successor(
+    async def test_append_does_not_reach_a_recreated_session(
         self, service: PersistentSessionService, other: PersistentSessionService
     ) -> None:
         old = await create(service)
@@ -208,7 +206,7 @@ class TestTwoWriters:
         assert (await get(service)).events == []
 
     @pytest.mark.parametrize("kind", [Session, PersistentSession])
-    async def test_a_session_of_unknown_age_must_end_with_the_last_event(
+    async def test_session_from_json_must_end_with_the_last_event(
         self, service: PersistentSessionService, kind: type[Session]
     ) -> None:
         session = await create(service)
@@ -224,10 +222,10 @@ class TestTwoWriters:
         assert texts(received) == ["first"]
 
 
-class TestCachedReads:
-    """A process keeps decoded events, and must show all the same what others did."""
+class TestCache:
+    """A process caches decoded events, and still sees what other processes do."""
 
-    async def test_what_another_process_appended_is_seen(
+    async def test_events_of_another_process_are_seen(
         self, service: PersistentSessionService, other: PersistentSessionService
     ) -> None:
         await create(service)
@@ -239,7 +237,7 @@ class TestCachedReads:
             assert stored.state == {"last": text}
         assert texts(await get(service)) == ["first", "second", "third"]
 
-    async def test_what_another_process_deleted_is_gone(
+    async def test_deletion_by_another_process_is_seen(
         self, service: PersistentSessionService, other: PersistentSessionService
     ) -> None:
         session = await create(service)
@@ -251,7 +249,7 @@ class TestCachedReads:
             await service.append_event(session, event("late"))
 
     @pytest.mark.parametrize("events", [0, 1, 3])
-    async def test_what_another_process_created_again_is_not_mixed_up(
+    async def test_recreation_by_another_process_is_seen(
         self, service: PersistentSessionService, other: PersistentSessionService, events: int
     ) -> None:
         old = await create(service)
@@ -264,7 +262,7 @@ class TestCachedReads:
         assert texts(await get(service)) == [f"new {number}" for number in range(events)]
 
     @pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 9])
-    async def test_filters_join_what_is_warm_and_what_is_new(
+    async def test_filters_combine_cached_and_new_events(
         self, service: PersistentSessionService, other: PersistentSessionService, count: int
     ) -> None:
         session = await create(service)
@@ -282,10 +280,9 @@ class TestCachedReads:
         )
         assert texts(await get(service)) == list("01234")
 
-    async def test_what_is_warm_is_not_read_again(
+    async def test_cached_events_are_not_read_again(
         self, service: PersistentSessionService, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A turn costs its new events; nothing else would show that the memory has stopped working."""
         session = await create(service)
         for text in ("first", "second"):
             await service.append_event(session, event(text))
@@ -302,10 +299,10 @@ class TestCachedReads:
         assert texts(await get(service)) == ["first", "second", "third"]
         assert asked == [2, 2]
 
-    async def test_filters_let_the_same_through_warm_and_cold(
+    async def test_filters_return_the_same_with_and_without_cache(
         self, service: PersistentSessionService, uri: str
     ) -> None:
-        """They are applied by the database to what is cold, and by the service to what is warm."""
+        """The database filters events that are not cached, and the service those that are."""
         session = await create(service)
         for number, timestamp in enumerate([3.0, 1.0, 4.0, 2.0, 5.0]):
             await service.append_event(session, event(str(number), timestamp=timestamp))
@@ -317,10 +314,7 @@ class TestCachedReads:
                     expected = texts(await get(cold, config=config))
                     assert texts(await get(service, config=config)) == expected, config
 
-    async def test_a_filtered_session_does_not_grow_when_others_do(
-        self, service: PersistentSessionService
-    ) -> None:
-        """Readers share the decoded events, and each sees only those that were there for it."""
+    async def test_filtered_session_does_not_grow(self, service: PersistentSessionService) -> None:
         session = await create(service)
         for text in ("first", "second", "third"):
             await service.append_event(session, event(text))
@@ -330,7 +324,7 @@ class TestCachedReads:
         assert len((await get(service)).events) == 4
         assert texts(last) == ["third"]
 
-    async def test_what_is_gone_takes_no_memory(
+    async def test_deleted_sessions_leave_the_cache(
         self, service: PersistentSessionService, other: PersistentSessionService
     ) -> None:
         for successor in (False, True):
@@ -348,7 +342,7 @@ class TestCachedReads:
                 assert not await exists(service)
             assert service._cache.size == 0
 
-    async def test_memory_is_bounded_and_giving_it_up_costs_only_time(self, uri: str) -> None:
+    async def test_cache_can_be_turned_off(self, uri: str) -> None:
         async with create_session_service(uri, cache_mb=0) as service:
             session = await create(service)
             await service.append_event(session, event("first"))
@@ -356,7 +350,7 @@ class TestCachedReads:
 
 
 def lose_replies(service: PersistentSessionService, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let appends be stored and nobody hear of it, until the patch is undone."""
+    """Store every append, but lose the reply, until the patch is undone."""
     append = service.store.append
 
     async def lose_the_reply(*args: Any, **kwargs: Any) -> Any:
@@ -366,8 +360,8 @@ def lose_replies(service: PersistentSessionService, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(service.store, "append", lose_the_reply)
 
 
-class TestRetrying:
-    async def test_an_event_whose_reply_was_lost_is_stored_once(
+class TestRetries:
+    async def test_event_is_stored_once_after_a_lost_reply(
         self, service: PersistentSessionService, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         session = await create(service)
@@ -383,7 +377,7 @@ class TestRetrying:
         assert session.state == {"own": 1, "user:n": 1, "temp:t": 1}
         assert texts(session) == texts(await get(service)) == ["once", "next"]
 
-    async def test_it_is_known_to_a_copy_that_was_read_with_its_end_alone(
+    async def test_retry_through_a_filtered_copy_is_recognised(
         self, service: PersistentSessionService, other: PersistentSessionService
     ) -> None:
         session = await create(service)
@@ -394,7 +388,7 @@ class TestRetrying:
         assert await other.append_event(copied, said[1]) is said[1]
         assert texts(await get(other)) == ["first", "second"]
 
-    async def test_it_is_known_even_to_a_copy_that_was_read_without_it(
+    async def test_retry_through_a_copy_without_the_event_is_recognised(
         self, uri: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         async with create_session_service(uri, cache_mb=0) as service:
@@ -411,7 +405,7 @@ class TestRetrying:
             await service.append_event(again, event("next"))
             assert texts(await get(service)) == ["once", "next"]
 
-    async def test_a_cancelled_append_leaves_the_service_usable(
+    async def test_cancelled_append_leaves_the_service_usable(
         self, service: PersistentSessionService
     ) -> None:
         session = await create(service)
@@ -425,17 +419,15 @@ class TestRetrying:
         assert texts(session) == texts(await get(service)) == ["said"]
 
 
-class TestTheServiceItself:
-    async def test_made_by_hand_it_keeps_sessions_for_ever_and_says_where(
-        self, service: PersistentSessionService
-    ) -> None:
-        """`create_session_service` gives every option; who writes a store of their own may give none."""
+class TestService:
+    async def test_service_has_defaults(self, service: PersistentSessionService) -> None:
+        """`create_session_service` passes every option. Own code may pass none."""
         by_hand = PersistentSessionService(service.store)
         assert (await create(by_hand)).expires_at is None  # type: ignore[attr-defined]
         assert str(by_hand) == service.store.location
         assert str(PersistentSessionService(service.store, description="mine")) == "mine"
 
-    async def test_preparing_ends_with_a_check(
+    async def test_prepare_checks_the_store(
         self, service: PersistentSessionService, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         async def fail() -> None:
@@ -445,10 +437,8 @@ class TestTheServiceItself:
         with pytest.raises(StoreUnavailable, match="does not answer"):
             await service.prepare()
 
-    async def test_names_that_no_database_can_hold_are_refused_by_every_call(
-        self, service: PersistentSessionService
-    ) -> None:
-        """Half a character is no Unicode; the sentence says which of the names it is in."""
+    async def test_ids_must_be_valid_unicode(self, service: PersistentSessionService) -> None:
+        """No database can store a lone surrogate."""
         half = "half \ud83d"
         with pytest.raises(ValueError, match=r"app name .* is not valid Unicode"):
             await create(service, app_name=half)

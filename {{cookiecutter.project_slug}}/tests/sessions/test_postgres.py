@@ -1,4 +1,4 @@
-"""What is special about PostgreSQL: tables, roles, connections, sentences, expiry and PgBouncer."""
+"""What is special about PostgreSQL: tables, permissions, connections, errors, expiry and PgBouncer."""
 
 import asyncio
 import shutil
@@ -27,7 +27,7 @@ from .support import APP, USER, create, event, exists, get, texts
 
 @pytest.fixture(scope="module")
 def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server whose settings and roles the tests may change."""
+    """A server of its own, whose settings and roles the tests may change."""
     with server.serve(tmp_path_factory.mktemp("own"), SCHEME) as uri:
         server.execute(uri, "CREATE ROLE agent LOGIN")
         yield uri
@@ -41,12 +41,12 @@ def uri(own_server: str) -> Iterator[str]:
 
 
 def as_agent(uri: str) -> str:
-    """Return the URI with a user that has no rights of its own."""
+    """Return the URI with a user without privileges."""
     return uri.replace("://postgres", "://agent")
 
 
 async def refusal(uri: str) -> str:
-    """Return the sentence that a check of the URI ends with."""
+    """Return the error of a check of the URI."""
     sentence = ""
     try:
         async with create_session_service(uri) as service:
@@ -59,7 +59,7 @@ async def refusal(uri: str) -> str:
 
 
 class TestTables:
-    async def test_first_use_by_many_at_once_creates_them_once(self, uri: str) -> None:
+    async def test_concurrent_first_use_creates_tables_once(self, uri: str) -> None:
         services = [create_session_service(uri) for _ in range(8)]
         try:
             await asyncio.gather(*(service.check() for service in services))
@@ -68,7 +68,7 @@ class TestTables:
                 await service.close()
         assert server.execute(uri, "SELECT version FROM sessions.schema_version") == [(1,)]
 
-    async def test_option_schema_keeps_agents_apart(self, uri: str) -> None:
+    async def test_schema_option_isolates_agents(self, uri: str) -> None:
         async with (
             create_session_service(uri, schema='my "own"; %s') as service,
             create_session_service(uri) as other,
@@ -77,7 +77,7 @@ class TestTables:
             assert await exists(service)
             assert not await exists(other)
 
-    async def test_newer_version_is_refused_and_unharmed(self, uri: str) -> None:
+    async def test_newer_schema_is_refused_and_unchanged(self, uri: str) -> None:
         async with create_session_service(uri) as service:
             await create(service)
             server.execute(uri, "UPDATE sessions.schema_version SET version = 99")
@@ -87,7 +87,7 @@ class TestTables:
         assert server.execute(uri, "SELECT version FROM sessions.schema_version") == [(99,)]
         assert server.execute(uri, "SELECT count(*) FROM sessions.sessions") == [(1,)]
 
-    async def test_tables_of_another_program_are_refused_and_unharmed(self, uri: str) -> None:
+    async def test_tables_of_another_program_are_refused_and_unchanged(self, uri: str) -> None:
         server.execute(uri, "CREATE TABLE public.sessions (id text)")
         async with create_session_service(uri, schema="public") as service:
             with pytest.raises(ConfigurationError, match="tables of another program"):
@@ -106,7 +106,7 @@ class TestTables:
 
 
 class TestPermissions:
-    async def test_role_needs_no_more_than_the_readme_says(self, uri: str) -> None:
+    async def test_documented_permissions_are_sufficient(self, uri: str) -> None:
         assert "lacks a permission (permission denied for database" in await refusal(as_agent(uri))
         async with create_session_service(uri) as service:
             await service.check()
@@ -121,7 +121,7 @@ class TestPermissions:
             await service.append_event(session, event(app__a=1, own=1))
             await service.delete_session(app_name=APP, user_id=USER, session_id=session.id)
 
-    async def test_schema_of_its_own_is_enough(self, uri: str) -> None:
+    async def test_owning_the_schema_is_sufficient(self, uri: str) -> None:
         server.execute(uri, "CREATE SCHEMA sessions AUTHORIZATION agent")
         async with create_session_service(as_agent(uri)) as service:
             await create(service)
@@ -139,7 +139,7 @@ class TestConnections:
             )
             await asyncio.gather(*(service.append_event(item, event()) for item in sessions))
 
-    async def test_of_several_hosts_the_one_that_takes_writes_is_used(self, uri: str) -> None:
+    async def test_writable_host_is_used(self, uri: str) -> None:
         host = urlsplit(uri).netloc.rpartition("@")[2]
         async with create_session_service(uri.replace(host, f"127.0.0.1:1,{host}")) as service:
             await create(service)
@@ -150,7 +150,7 @@ class TestConnections:
         )
         assert "it takes no writes" in await refusal(uri)
 
-    def test_service_that_was_not_closed_leaves_no_connection(self, uri: str) -> None:
+    def test_unclosed_service_leaves_no_connection(self, uri: str) -> None:
         service = create_session_service(uri)
         asyncio.run(create(service))
         assert asyncio.run(exists(service))
@@ -158,20 +158,20 @@ class TestConnections:
         assert server.execute(uri, f"{left} AND pid != pg_backend_pid()") == []
 
 
-class TestSentences:
-    async def test_wrong_port(self) -> None:
+class TestErrors:
+    async def test_unreachable_server(self) -> None:
         assert "cannot be reached" in await refusal(f"{SCHEME}://127.0.0.1:{free_port()}/own")
 
-    async def test_server_that_does_not_answer(self) -> None:
+    async def test_silent_server(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as silent:
             port = silent.getsockname()[1]
             said = await refusal(f"{SCHEME}://127.0.0.1:{port}/own?timeout=0.2")
         assert "did not answer in time" in said
 
-    async def test_wrong_database(self, uri: str) -> None:
+    async def test_unknown_database(self, uri: str) -> None:
         assert "no such database" in await refusal(f"{uri}_not")
 
-    async def test_wrong_password_is_not_repeated(self, tmp_path: Path) -> None:
+    async def test_wrong_password_is_not_shown(self, tmp_path: Path) -> None:
         access = tmp_path / "access.conf"
         access.write_text("host all postgres all trust\nhost all agent all scram-sha-256\n")
         with server.serve(tmp_path, SCHEME, hba_file=access) as uri:
@@ -192,7 +192,7 @@ class TestExpiry:
         key = SessionKey(APP, USER, name)
         await service.store.create(key, incarnation="1", state=state, now=now, ttl=60)
 
-    async def test_expired_sessions_are_removed_some_minutes_later(self, uri: str) -> None:
+    async def test_expired_sessions_are_purged_after_some_minutes(self, uri: str) -> None:
         now = time.time()
         async with create_session_service(uri) as service:
             await service.check()
@@ -205,7 +205,7 @@ class TestExpiry:
         assert server.execute(uri, "SELECT count(*) FROM sessions.session_state") == [(2,)]
         assert server.execute(uri, "SELECT count(*) FROM sessions.user_state") == [(1,)]
 
-    async def test_process_with_a_fast_clock_removes_nothing_that_is_alive(self, uri: str) -> None:
+    async def test_fast_clock_purges_no_live_session(self, uri: str) -> None:
         now = time.time()
         async with create_session_service(uri) as service:
             await self.create_at(service, "alive", now)
@@ -217,9 +217,7 @@ class TestExpiry:
 
 if shutil.which("pgbouncer"):  # Debian has it, PyPI has not
 
-    async def test_pgbouncer_may_give_every_transaction_another_connection(
-        uri: str, tmp_path: Path
-    ) -> None:
+    async def test_pgbouncer_transaction_pooling_works(uri: str, tmp_path: Path) -> None:
         parts, port = urlsplit(uri), free_port()
         settings = tmp_path / "pgbouncer.ini"
         settings.write_text(

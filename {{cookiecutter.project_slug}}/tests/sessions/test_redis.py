@@ -1,4 +1,4 @@
-"""What is particular to Redis: its keys and what is left of them, its round trips, its errors."""
+"""What is special about Redis: keys, round trips, connections and errors."""
 
 import asyncio
 import socket
@@ -29,20 +29,20 @@ from .support import APP, USER, create, event, exists, get, texts, until
 
 @pytest.fixture
 def own_uri(tmp_path: Path) -> Iterator[str]:
-    """A server that a test may break."""
+    """A server of its own, which a test may break."""
     with server.serve(tmp_path, SCHEME) as uri:
         yield uri
 
 
 @pytest.fixture
 def own_server(own_uri: str) -> Iterator["redis.Redis"]:
-    """A client of that server, to break it with."""
+    """A client of that server."""
     with redis.Redis(port=urlsplit(own_uri).port or 0) as client:
         yield client
 
 
 class TestKeys:
-    async def test_all_keys_of_user_are_in_one_slot(
+    async def test_keys_of_a_user_are_in_one_slot(
         self, own_uri: str, own_server: "redis.Redis"
     ) -> None:
         async with create_session_service(own_uri) as service:
@@ -72,7 +72,7 @@ class TestKeys:
         assert own_server.hgetall("sessions:{app/user}:state") == {b"u": b"2"}
         assert own_server.hgetall("sessions:{app}:state") == {b"a": b"3"}
 
-    async def test_deleted_sessions_leave_nothing_behind(
+    async def test_deleted_sessions_leave_no_keys(
         self, own_uri: str, own_server: "redis.Redis"
     ) -> None:
         async with create_session_service(own_uri, ttl=0) as service:
@@ -82,7 +82,7 @@ class TestKeys:
                 await service.delete_session(app_name=APP, user_id=USER, session_id=session_id)
         assert list(own_server.scan_iter()) == []
 
-    async def test_expired_sessions_leave_nothing_behind(
+    async def test_expired_sessions_leave_no_keys(
         self, own_uri: str, own_server: "redis.Redis"
     ) -> None:
         async with create_session_service(own_uri, ttl=1) as service:
@@ -91,7 +91,7 @@ class TestKeys:
                 await service.append_event(session, event(user__kept=1))
         await until(lambda: list(own_server.scan_iter()) == [b"sessions:{app/user}:state"])
 
-    async def test_every_key_of_session_has_time_to_live(
+    async def test_every_key_of_a_session_has_a_ttl(
         self, own_uri: str, own_server: "redis.Redis"
     ) -> None:
         async with create_session_service(own_uri, ttl="1h") as service:
@@ -120,7 +120,7 @@ class TestConnections:
             await service.list_sessions(app_name=APP, user_id=USER)
             assert between.round_trips - before == 3
 
-    async def test_cancelled_call_leaves_connection_usable(
+    async def test_cancelled_call_leaves_the_connection_usable(
         self, own_uri: str, own_server: "redis.Redis"
     ) -> None:
         async with through_proxy(own_uri) as (between, service):
@@ -145,7 +145,7 @@ class TestConnections:
             await service.append_event(session, event("after"))
             assert texts(await get(service)) == ["after"]
 
-    async def test_unix_socket_is_a_way_in(self, tmp_path: Path) -> None:
+    async def test_unix_socket_works(self, tmp_path: Path) -> None:
         path = tmp_path / "valkey.sock"
         with server.serve(tmp_path, SCHEME, unixsocket=path):
             async with create_session_service(f"{SCHEME}+unix://{path}?db=1") as service:
@@ -164,16 +164,16 @@ class TestConnections:
 
 
 class TestErrors:
-    """Each mistake ends in one sentence that names the cause and the remedy."""
+    """Each error is one sentence with the cause and the remedy."""
 
-    async def test_nobody_listens(self) -> None:
+    async def test_unreachable_server(self) -> None:
         with socket.socket() as unused:
             unused.bind(("127.0.0.1", 0))
             port = unused.getsockname()[1]
             said = await refusal(f"{SCHEME}://127.0.0.1:{port}/0")
         assert "cannot be reached" in said
 
-    async def test_server_does_not_answer(self) -> None:
+    async def test_silent_server(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as silent:
             port = silent.getsockname()[1]
             said = await refusal(f"{SCHEME}://127.0.0.1:{port}/0?socket_timeout=0.2")
@@ -187,7 +187,7 @@ class TestErrors:
             assert "wrong" not in said
 
     @pytest.mark.parametrize("rules", ["+get", "+@all -@write", "+@all -time"])
-    async def test_user_lacks_permission(
+    async def test_missing_permission(
         self, own_uri: str, own_server: "redis.Redis", rules: str
     ) -> None:
         own_server.acl_setuser(
@@ -195,7 +195,7 @@ class TestErrors:
         )
         assert "lacks a permission" in await refusal(own_uri.replace("://", "://agent:secret@"))
 
-    async def test_server_is_a_replica(self, own_uri: str, own_server: "redis.Redis") -> None:
+    async def test_read_only_replica(self, own_uri: str, own_server: "redis.Redis") -> None:
         own_server.slaveof("127.0.0.1", 1)
         assert "it is a replica" in await refusal(own_uri)
 
@@ -211,7 +211,7 @@ class TestErrors:
             assert session.events == []
             assert session.state == (await get(service)).state == {}
 
-    async def test_database_or_cluster_is_not_there(self, own_uri: str) -> None:
+    async def test_unknown_database_or_cluster(self, own_uri: str) -> None:
         assert "no database of that number" in await refusal(own_uri.replace("/0", "/4711"))
         assert "it is no cluster" in await refusal(f"{own_uri}?cluster=true")
 
@@ -238,7 +238,7 @@ class TestErrors:
             *("h?prefix={x}", "h?max_connections=0", ":se/cret@h/0", "u:12/secret@h", ":se?cret@h"),
         ],
     )
-    def test_uris_that_cannot_work_are_refused_without_showing_a_password(self, uri: str) -> None:
+    def test_invalid_uri_is_refused_without_showing_a_password(self, uri: str) -> None:
         with pytest.raises(ConfigurationError) as caught:
             create_session_service(f"{SCHEME}://{uri}")
         assert "cret" not in str(caught.value)
@@ -246,7 +246,7 @@ class TestErrors:
 
 @asynccontextmanager
 async def through_proxy(uri: str) -> AsyncIterator[tuple[Proxy, PersistentSessionService]]:
-    """Put a proxy in front of a server, and a service in front of that."""
+    """Return a proxy in front of a server, and a service that connects through it."""
     async with proxy.run(*proxy.address(uri)) as between:
         detour = create_session_service(proxy.through(uri, between.port))
         async with detour as service:
@@ -254,7 +254,7 @@ async def through_proxy(uri: str) -> AsyncIterator[tuple[Proxy, PersistentSessio
 
 
 async def refusal(uri: str) -> str:
-    """Return the sentence that a check of the URI ends with."""
+    """Return the error of a check of the URI."""
     sentence = ""
     try:
         async with create_session_service(uri) as service:
@@ -269,7 +269,7 @@ async def refusal(uri: str) -> str:
 
 @asynccontextmanager
 async def tls(uri: str, certificate: trustme.LeafCert) -> AsyncIterator[str]:
-    """Put TLS in front of a server; the value is the session URI."""
+    """Put TLS in front of a server. The value is the session URI."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_connection(*proxy.address(uri))
@@ -280,7 +280,7 @@ async def tls(uri: str, certificate: trustme.LeafCert) -> AsyncIterator[str]:
             while data := await reader.read(1 << 16):
                 writer.write(data)
         except OSError:
-            pass  # the client does not like the certificate
+            pass  # the client refused the certificate
         finally:
             writer.close()
 

@@ -1,4 +1,4 @@
-"""What is particular to SQLite: whose file it is, several processes, and errors."""
+"""What is special about SQLite: its file, durability, several processes and errors."""
 
 import os
 import sqlite3
@@ -29,7 +29,7 @@ from .support import APP, USER, create, event, exists, get, texts
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """A file that is not there yet, in a folder that is not there yet."""
+    """A file in a folder, neither of which exists yet."""
     return tmp_path / "new" / "sessions.db"
 
 
@@ -39,7 +39,7 @@ def uri_of(file: Path) -> str:
 
 
 async def refusal(uri: str) -> str:
-    """Return the sentence that a check of the URI ends with."""
+    """Return the error of a check of the URI."""
     sentence = ""
     try:
         async with create_session_service(uri) as service:
@@ -59,17 +59,17 @@ class TestFiles:
             assert file.exists()
 
     async def test_closed_service_leaves_one_file(self, file: Path) -> None:
-        """The last connection that is closed tidies up; what is left could be copied as it is."""
+        """The last connection checkpoints the write-ahead log, so the file can be copied."""
         async with create_session_service(uri_of(file)) as service:
             await create(service)
             assert await exists(service)
         assert list(file.parent.iterdir()) == [file]
-        assert file.read_bytes()[68:72] == b"ADKS", "files of today are known tomorrow"
+        assert file.read_bytes()[68:72] == b"ADKS", "the application id must never change"
 
-    def test_relative_path_starts_at_the_project(
+    def test_relative_path_is_relative_to_the_project(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A program finds the same sessions from whichever folder it is started."""
+        """A program finds the same sessions from any working directory."""
         monkeypatch.chdir(tmp_path)
         service = create_session_service(f"{SCHEME}:///below/sessions.db")
         assert service.store.location == str(PROJECT / "below" / "sessions.db")
@@ -104,8 +104,8 @@ class TestFiles:
             assert len(result.stderr.splitlines()) == 1
 
     @pytest.mark.parametrize("replaced", [False, True])
-    async def test_deleted_or_replaced_file_is_noticed(self, file: Path, replaced: bool) -> None:
-        """No write is acknowledged into a file that is gone."""
+    async def test_deleted_or_replaced_file_is_reported(self, file: Path, replaced: bool) -> None:
+        """No write to a file that is gone is acknowledged."""
         async with create_session_service(uri_of(file)) as service:
             session = await create(service)
             await service.append_event(session, event("kept"))
@@ -130,21 +130,21 @@ class TestFiles:
         assert file.read_bytes() == before
         assert list(tmp_path.iterdir()) == [file]
 
-    async def test_database_of_adk_is_refused_by_name(self, tmp_path: Path) -> None:
+    async def test_database_of_adk_is_refused(self, tmp_path: Path) -> None:
         file = tmp_path / "adk.db"
         await SqliteSessionService(str(file)).create_session(app_name=APP, user_id=USER)
         before = file.read_bytes()
         assert "ADK's own session service" in await refusal(uri_of(file))
         assert file.read_bytes() == before
 
-    async def test_file_of_a_newer_version_is_refused_by_name(self, file: Path) -> None:
+    async def test_file_of_a_newer_version_is_refused(self, file: Path) -> None:
         async with create_session_service(uri_of(file)) as service:
             await create(service)
         with closing(sqlite3.connect(file)) as database:
             database.execute("PRAGMA user_version = 99")
         assert "newer version of this program (schema 99" in await refusal(uri_of(file))
 
-    async def test_file_that_is_no_database_is_refused_and_unchanged(self, tmp_path: Path) -> None:
+    async def test_other_file_is_refused_and_unchanged(self, tmp_path: Path) -> None:
         file = tmp_path / "letter.txt"
         file.write_text("Dear Ada, this is not a database at all.")
         assert "is not a SQLite file" in await refusal(uri_of(file))
@@ -163,7 +163,7 @@ class TestFiles:
     async def test_folder_is_refused(self, tmp_path: Path) -> None:
         assert str(tmp_path) in await refusal(uri_of(tmp_path))
 
-    async def test_path_that_cannot_be_created_is_named(self, tmp_path: Path) -> None:
+    async def test_uncreatable_path_is_reported(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         said = await refusal(uri_of(tmp_path / "file" / "sessions.db"))
         assert "cannot be used" in said
@@ -173,21 +173,21 @@ class TestFiles:
         with pytest.raises(ConfigurationError, match=r"relative\.db"):
             create_session_service(f"{SCHEME}://{rest}")
 
-    def test_database_in_memory_is_refused_with_the_alternative(self) -> None:
+    def test_in_memory_database_is_refused(self) -> None:
         with pytest.raises(ConfigurationError, match="memory://"):
             create_session_service(f"{SCHEME}:///:memory:")
 
     @pytest.mark.parametrize("option", ["synchronous=OFF", "busy_timeout=0", "busy_timeout=x"])
-    def test_bad_option_is_refused(self, file: Path, option: str) -> None:
+    def test_invalid_option_is_refused(self, file: Path, option: str) -> None:
         with pytest.raises(ConfigurationError, match=option.partition("=")[0]):
             create_session_service(f"{uri_of(file)}?{option}")
 
 
 class TestDurability:
-    async def test_commit_is_on_disk_by_default(self, file: Path) -> None:
+    async def test_commits_are_durable_by_default(self, file: Path) -> None:
         for option, level in (("", 2), ("?synchronous=NORMAL", 1), ("?synchronous=full", 2)):
             async with create_session_service(f"{uri_of(file)}{option}") as service:
-                found = await service.store._database.write(  # type: ignore[attr-defined]
+                found = await service.store.innermost._database.write(  # type: ignore[attr-defined]
                     lambda db: [
                         db.execute(f"PRAGMA {name}").fetchone()[0]
                         for name in ("synchronous", "journal_mode", "foreign_keys")
@@ -197,7 +197,7 @@ class TestDurability:
 
 
 class TestSeveralProcesses:
-    def test_processes_that_start_together_create_one_schema(self, file: Path) -> None:
+    def test_concurrent_first_use_creates_one_schema(self, file: Path) -> None:
         program = (
             "import asyncio, sys\n"
             "from {{ cookiecutter.__package }}.sessions import create_session_service\n"
@@ -226,9 +226,7 @@ class TestSeveralProcesses:
         assert revisions == [(50,)] * 3
         assert events == (150,)
 
-    async def test_endless_write_of_another_process_is_named_after_busy_timeout(
-        self, file: Path
-    ) -> None:
+    async def test_locked_database_is_reported_after_busy_timeout(self, file: Path) -> None:
         async with create_session_service(f"{uri_of(file)}?busy_timeout=0.1") as service:
             session = await create(service)
             with closing(sqlite3.connect(file, isolation_level=None)) as other:
@@ -244,7 +242,7 @@ class TestSeveralProcesses:
         os.name == "nt" or not hasattr(os, "geteuid") or os.geteuid() == 0,
         reason="the superuser may write everywhere",
     )
-    async def test_read_only_file_is_named(self, file: Path) -> None:
+    async def test_read_only_file_is_reported(self, file: Path) -> None:
         async with create_session_service(uri_of(file)) as service:
             await create(service)
         file.chmod(0o400)

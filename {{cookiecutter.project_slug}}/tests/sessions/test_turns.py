@@ -1,4 +1,4 @@
-"""One turn at a time: messages that come at once are answered one after the other."""
+"""One turn at a time: concurrent messages to a session are answered one after the other."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -27,14 +27,14 @@ from .support import APP, SESSION, USER, create, event, get, texts, until
 
 
 class Gate(BaseLlm):
-    """A model that answers when it is let, with what it has seen of the conversation."""
+    """A model that waits for `opened` before it answers `hold`."""
 
     model: str = "gate"
 
     async def generate_content_async(
         self, llm_request: LlmRequest, stream: bool = False
     ) -> AsyncGenerator[LlmResponse, None]:
-        """Answer `hold` once the gate is open, fail at `fail`, and echo everything else."""
+        """Echo the last message after the number of texts seen. Fail at `fail`."""
         said = [part.text for content in llm_request.contents for part in content.parts or []]
         entered.set()
         if said[-1] == "hold":
@@ -51,20 +51,20 @@ opened = asyncio.Event()
 
 @pytest.fixture(autouse=True)
 def gate() -> None:
-    """Begin each test with a closed gate, on its own event loop."""
+    """Close the gate. Events belong to the event loop of their test."""
     global entered, opened
     entered, opened = asyncio.Event(), asyncio.Event()
 
 
 def runner(service: PersistentSessionService, **options: Any) -> Runner:
-    """Return a Runner whose agent answers by the gate."""
+    """Return a Runner whose agent uses the gate."""
     agent = LlmAgent(name="agent", model=Gate())
     app = App(name=APP, root_agent=agent, plugins=[OneTurnAtATime()])
     return Runner(app=app, session_service=service, auto_create_session=True, **options)
 
 
 async def say(runner: Runner, text: str) -> str:
-    """Say something to the agent and return its answer."""
+    """Send a message to the agent and return its answer."""
     message = types.Content(role="user", parts=[types.Part(text=text)])
     answer = ""
     async for said in runner.run_async(user_id=USER, session_id=SESSION, new_message=message):
@@ -74,20 +74,20 @@ async def say(runner: Runner, text: str) -> str:
 
 @pytest.fixture
 async def other(uri: str) -> AsyncIterator[PersistentSessionService]:
-    """A second service on the same database, as another process would have it."""
+    """A second service on the same database, like that of another process."""
     async with create_session_service(uri) as service:
         yield service
 
 
 def assert_whole_turns(stored: list[str | None]) -> None:
-    """Each of eight messages is followed by the answer to it, which has seen all before."""
+    """Check that each of eight messages is followed by its answer, which saw all messages before."""
     questions = stored[::2]
     assert sorted(map(str, questions)) == [f"message {number}" for number in range(8)]
     assert stored[1::2] == [f"{2 * n + 1}: {question}" for n, question in enumerate(questions)]
 
 
-async def test_messages_at_once_are_all_answered(service: PersistentSessionService) -> None:
-    """They are the first of their session: one of them creates it, and the others find it."""
+async def test_concurrent_messages_are_all_answered(service: PersistentSessionService) -> None:
+    """They are the first of their session: one of them creates it."""
     one = runner(service)
     answers = await asyncio.gather(*(say(one, f"message {number}") for number in range(8)))
     stored = texts(await get(service))
@@ -95,7 +95,7 @@ async def test_messages_at_once_are_all_answered(service: PersistentSessionServi
     assert sorted(answers) == sorted(map(str, stored[1::2]))
 
 
-async def test_messages_are_answered_in_the_order_of_their_arrival(
+async def test_messages_are_answered_in_order_of_arrival(
     service: PersistentSessionService,
 ) -> None:
     one = runner(service)
@@ -112,7 +112,7 @@ async def test_messages_are_answered_in_the_order_of_their_arrival(
     assert stored[::2] == [f"message {number}" for number in range(8)]
 
 
-async def test_messages_of_two_processes_are_answered_one_at_a_time(
+async def test_turns_hold_across_processes(
     service: PersistentSessionService, other: PersistentSessionService
 ) -> None:
     both = [runner(service), runner(other)]
@@ -121,7 +121,7 @@ async def test_messages_of_two_processes_are_answered_one_at_a_time(
 
 
 @pytest.mark.parametrize("ending", ["answer", "error", "cancel", "timeout", "close", "break"])
-async def test_turn_is_given_back_at_once(
+async def test_turn_ends_immediately(
     service: PersistentSessionService, other: PersistentSessionService, ending: str
 ) -> None:
     one = runner(service)
@@ -145,7 +145,7 @@ async def test_turn_is_given_back_at_once(
 
 
 async def say_until_entered(one: Runner, text: str) -> None:
-    """Say something with a time limit that passes as soon as the model has been asked."""
+    """Send a message with a time limit that expires as soon as the model is called."""
 
     async def expire() -> None:
         await entered.wait()
@@ -157,7 +157,7 @@ async def say_until_entered(one: Runner, text: str) -> None:
 
 
 async def leave(one: Runner, *, closing: bool) -> None:
-    """Stop listening after the first event, with or without closing the generator."""
+    """Stop after the first event, with or without closing the generator."""
     message = types.Content(role="user", parts=[types.Part(text="hello")])
     said = one.run_async(user_id=USER, session_id=SESSION, new_message=message)
     if closing:
@@ -168,7 +168,7 @@ async def leave(one: Runner, *, closing: bool) -> None:
         break
 
 
-async def test_waiting_message_gives_up_after_turn_wait_and_is_not_stored(uri: str) -> None:
+async def test_message_is_refused_after_turn_wait(uri: str) -> None:
     joint = "&" if "?" in uri else "?"
     async with create_session_service(f"{uri}{joint}turn_wait=0.2") as service:
         one = runner(service)
@@ -210,10 +210,10 @@ async def test_long_turn_renews_its_lease(uri: str) -> None:
         await service.append_event(session, event("in time"))
 
 
-async def test_summary_of_a_turn_is_stored_while_the_next_turn_runs(
+async def test_summary_is_stored_during_the_next_turn(
     service: PersistentSessionService,
 ) -> None:
-    """ADK compacts a session after the answer, through the session of that turn."""
+    """ADK compacts a session after the answer, through the session object of that turn."""
     one = runner(service)
     await say(one, "first")
     session = await get(service)
@@ -231,10 +231,10 @@ async def test_summary_of_a_turn_is_stored_while_the_next_turn_runs(
     assert [said.id for said in (await get(service)).events][-1] == summary.id
 
 
-async def test_tool_may_run_the_agent_again_in_its_own_session(
+async def test_tool_may_run_the_agent_in_its_own_session(
     service: PersistentSessionService,
 ) -> None:
-    """Code within a turn does not wait for that turn."""
+    """Code within a turn does not wait for its own turn."""
     one = runner(service)
     session = await create(service)
     assert isinstance(session, PersistentSession)
@@ -243,7 +243,7 @@ async def test_tool_may_run_the_agent_again_in_its_own_session(
 
 
 @pytest.mark.parametrize("mode", ["process", "off"])
-async def test_turns_can_be_limited_or_turned_off(uri: str, mode: str) -> None:
+async def test_turns_can_be_limited_to_the_process_or_turned_off(uri: str, mode: str) -> None:
     joint = "&" if "?" in uri else "?"
     async with create_session_service(f"{uri}{joint}turns={mode}") as service:
         session = await create(service)
@@ -255,7 +255,7 @@ async def test_turns_can_be_limited_or_turned_off(uri: str, mode: str) -> None:
         create_session_service(f"{uri}{joint}turns=sometimes")
 
 
-async def test_leases_are_not_sessions(service: PersistentSessionService) -> None:
+async def test_leases_are_not_listed(service: PersistentSessionService) -> None:
     session = await create(service)
     assert isinstance(session, PersistentSession)
     async with service.turn(session):

@@ -1,4 +1,4 @@
-"""Session URIs: what is accepted, and the sentence for each mistake."""
+"""Session URIs: options, precedence, and a one-sentence error for each mistake."""
 
 from pathlib import Path
 
@@ -22,14 +22,14 @@ from {{ cookiecutter.__package }}.sessions.ttl import parse_ttl
 from .support import create, exists
 
 
-class TestChoosing:
-    """Which URI counts: the argument, the environment, `.env`, the project's default."""
+class TestPrecedence:
+    """The URI comes from the argument, the environment, `.env` or the project's default."""
 
-    def test_an_argument_wins(self, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_argument_comes_first(self, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("SESSION_SERVICE_URI", "nonsense://")
         assert create_session_service(uri).description
 
-    def test_the_environment_comes_next(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_environment_comes_second(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("SESSION_SERVICE_URI", "nonsense://host")
         with pytest.raises(ConfigurationError, match="'nonsense'"):
             create_session_service()
@@ -52,7 +52,7 @@ class TestChoosing:
         assert session_uri() == config.DEFAULT_URI
 
     @pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
-    def test_dotenv_file_in_another_encoding_is_named(
+    def test_dotenv_file_must_be_utf8(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, encoding: str
     ) -> None:
         monkeypatch.setenv("SESSION_SERVICE_URI", "")
@@ -63,41 +63,41 @@ class TestChoosing:
 
 
 class TestOptions:
-    def test_the_time_to_live_may_be_in_the_uri_or_an_argument(self, uri: str) -> None:
+    def test_ttl_may_be_in_the_uri_or_an_argument(self, uri: str) -> None:
         joint = "&" if "?" in uri else "?"
         assert create_session_service(uri).ttl == parse_ttl(config.DEFAULT_TTL)
         assert create_session_service(f"{uri}{joint}ttl=90s").ttl == 90
         assert create_session_service(f"{uri}{joint}ttl=90s", ttl="2m").ttl == 120
         assert create_session_service(uri, ttl=0).ttl == 0
 
-    def test_an_unknown_option_is_an_error_that_lists_the_known(self, uri: str) -> None:
+    def test_unknown_option_is_refused_with_a_list_of_known_ones(self, uri: str) -> None:
         with pytest.raises(ConfigurationError, match=r"colour; the known ones are .*ttl"):
             create_session_service(uri, colour="blue")
 
     @pytest.mark.parametrize("option", ["ttl=soon", "ttl=", "cache_mb=-1", "cache_mb=much"])
-    def test_a_bad_value_is_an_error_that_names_the_option(self, uri: str, option: str) -> None:
+    def test_invalid_value_is_refused_with_its_option(self, uri: str, option: str) -> None:
         joint = "&" if "?" in uri else "?"
         with pytest.raises(ConfigurationError, match=option.partition("=")[0]):
             create_session_service(f"{uri}{joint}{option}")
 
-    def test_an_option_given_twice_is_an_error(self, uri: str) -> None:
+    def test_repeated_option_is_refused(self, uri: str) -> None:
         joint = "&" if "?" in uri else "?"
         with pytest.raises(ConfigurationError, match="twice"):
             create_session_service(f"{uri}{joint}ttl=1h&ttl=2h")
 
 
 def said_of(uri: str) -> str:
-    """Return all that is said of a URI: by the service and its store, or in the refusal."""
+    """Return everything that is shown about a URI: by the service and its store, or in the error."""
     try:
         service = create_session_service(uri)
     except SessionStoreError as error:
         return str(error)
-    return f"{service} {service.store.location} {vars(service.store)}"
+    return f"{service} {service.store.location} {vars(service.store.innermost)}"
 
 
-class TestMistakes:
+class TestErrors:
     @pytest.mark.parametrize("text", ["no-uri", "other://host/db", "://host", "x" * 5_000])
-    def test_another_scheme_is_an_error_that_names_ours(self, text: str) -> None:
+    def test_unknown_scheme_is_refused_with_the_right_one(self, text: str) -> None:
         with pytest.raises(ConfigurationError, match=f"{config.SCHEME}://"):
             create_session_service(text)
 
@@ -110,9 +110,7 @@ class TestMistakes:
 
     @pytest.mark.parametrize("letter", "/?#@:%[")
     @pytest.mark.parametrize("password", ["hun{}ter2", "{}hunter2", "12{}hunter2", "hunter2{}34"])
-    def test_no_message_shows_a_password_that_was_not_escaped(
-        self, letter: str, password: str
-    ) -> None:
+    def test_no_message_shows_an_unescaped_password(self, letter: str, password: str) -> None:
         for scheme in config.SCHEMES:
             said = said_of(f"{scheme}://user:{password.format(letter)}@host:1/db")
             assert "hun" not in said
@@ -148,10 +146,10 @@ class TestMistakes:
                 create_session_service(f"{scheme}{text}")
 
 
-class TestRegistering:
-    """ADK finds this project's scheme, however it calls a factory."""
-
-    async def test_adk_opens_our_uris(self, uri: str, capfd: pytest.CaptureFixture[str]) -> None:
+class TestRegister:
+    async def test_adk_opens_session_uris(
+        self, uri: str, capfd: pytest.CaptureFixture[str]
+    ) -> None:
         register()
         register()
         service = get_service_registry().create_session_service(uri, agents_dir="agents")
@@ -163,7 +161,7 @@ class TestRegistering:
         assert announced == f"Sessions: {service}\n"
         assert config.BACKEND_TITLE in announced
 
-    async def test_the_keyword_that_services_yaml_uses_works(self, uri: str) -> None:
+    async def test_uri_may_be_a_keyword_argument(self, uri: str) -> None:
         service = create_session_service(uri=uri, agents_dir="agents")
         await service.check()
         await service.close()
@@ -172,7 +170,7 @@ class TestRegistering:
         ("missing", "raised"),
         [("driver", ConfigurationError), (f"{config.__name__}.x", ModuleNotFoundError)],
     )
-    def test_a_package_can_be_installed_and_a_file_of_this_project_not(
+    def test_missing_driver_is_a_configuration_error(
         self, uri: str, monkeypatch: pytest.MonkeyPatch, missing: str, raised: type[Exception]
     ) -> None:
         def open_store(_: object) -> None:
@@ -183,7 +181,7 @@ class TestRegistering:
             create_session_service(uri)
 
 
-class TestTimesToLive:
+class TestTTL:
     @pytest.mark.parametrize(
         ("text", "seconds"),
         [
@@ -196,10 +194,10 @@ class TestTimesToLive:
             (15, 15),
         ],
     )
-    def test_usual_spellings_are_read(self, text: str | int, seconds: int) -> None:
+    def test_valid_ttl_is_parsed(self, text: str | int, seconds: int) -> None:
         assert parse_ttl(text) == seconds
 
     @pytest.mark.parametrize("text", ["", "soon", "-1", "1.5h", "1 h", "1w", "h", "٣s", True])
-    def test_anything_else_is_refused(self, text: str) -> None:
+    def test_invalid_ttl_is_refused(self, text: str) -> None:
         with pytest.raises(ConfigurationError, match="24h"):
             parse_ttl(text)

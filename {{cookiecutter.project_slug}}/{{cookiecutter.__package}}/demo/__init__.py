@@ -1,6 +1,6 @@
 """The demo: a scripted model that needs no key, and the conversation of `make demo`.
 
-The package can be removed whole once you have a key; `settings.py` uses it only if it is there.
+You can remove this folder. `settings.py` uses it only if it exists.
 """
 
 from google.adk.models import LLMRegistry

@@ -1,8 +1,8 @@
-"""The conversation of `make demo`: it survives a restart.
+"""The conversation of `make demo`, which survives a restart.
 
-Two processes, one after the other, that share nothing but the session store: the first is told a
-name, the second is asked for it. It is told for this conversation only, so that nothing is left in
-the store when the session is deleted at the end. Both answer with the offline model, so that no key is needed.
+Two processes share only the session store: the first is told a name, and the second is asked for it. The name
+is stored in the session only, so nothing is left when the session is deleted at the end. Both processes use the
+offline model, which needs no key.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ NAME = "Ada"
 
 
 def main() -> NoReturn:
-    """Hold the conversation, or one turn of it where the arguments say which."""
+    """Run the conversation, or the turn that the arguments give."""
     print_anything()
     try:
         load_environment()
@@ -40,7 +40,7 @@ def main() -> NoReturn:
 
 
 def converse() -> None:
-    """Start the two processes, show what is said, and fail if the name was forgotten."""
+    """Run both processes, show the conversation, and fail if the name was forgotten."""
     user, session = f"demo-{uuid4().hex[:8]}", uuid4().hex[:8]
     first = ask(user, session, f"Hello! For this conversation, my name is {NAME}.")
     click.secho(f"process {first['pid']} has ended, another one starts", dim=True)
@@ -54,7 +54,7 @@ def converse() -> None:
 
 
 def ask(user: str, session: str, text: str, *more: str) -> dict[str, Any]:
-    """Run one turn in a process of its own and show it."""
+    """Run a turn in a new process and show it."""
     process = subprocess.run(
         [sys.executable, "-m", f"{APP_NAME}.demo", user, session, text, *more],
         env=os.environ | {"MODEL": OFFLINE},
@@ -70,7 +70,7 @@ def ask(user: str, session: str, text: str, *more: str) -> dict[str, Any]:
 
 
 async def turn(user: str, session_id: str, text: str, *, last: bool) -> dict[str, Any]:
-    """Say something to the agent in a session that is new, or that another process began."""
+    """Send a message to the agent in a new session, or in the last turn in an existing one."""
     from google.adk.runners import Runner
     from google.genai import types
 

@@ -1,8 +1,7 @@
-"""A scripted stand-in for a model: no key, no network, the same answer every time.
+"""A scripted model that needs neither a key nor a network.
 
-It follows just enough of a conversation to call the tools of this agent, so that everything around
-the model (sessions, tools, web interface, tests, demo) works before there is a key. Its answers say
-what they are. Gemini answers instead as soon as there is a key; see `settings.py`.
+It understands just enough to call the tools of this agent, so that sessions, tools, web interface and demo
+work without a key. Its answers are labelled. With a key, Gemini is used instead (`settings.py`).
 """
 
 import re
@@ -27,23 +26,23 @@ NO_TOKENS = types.GenerateContentResponseUsageMetadata(
 )
 
 MAX_LENGTH = 2_000
-"""As much of a message as is read: nobody types more than this to a script."""
+"""Characters of a message that are read."""
 
 
 class OfflineModel(BaseLlm):
-    """Answers from patterns, and calls the agent's tools like a model does."""
+    """Answers by patterns and calls the agent's tools like a model."""
 
     model: str = "offline"
 
     @classmethod
     def supported_models(cls) -> list[str]:
-        """Answer where an agent's model is named `offline`."""
+        """Return the names under which ADK finds this model."""
         return ["offline"]
 
     async def generate_content_async(
         self, llm_request: LlmRequest, stream: bool = False
     ) -> AsyncGenerator[LlmResponse, None]:
-        """Answer the last message of a conversation, word by word when it is to be streamed."""
+        """Answer the last message of a conversation, word by word if it is streamed."""
         part = reply(llm_request.contents, tools=llm_request.tools_dict)
         if stream and part.text:
             for word in re.findall(r"\S+\s*", part.text):
@@ -66,8 +65,8 @@ def reply(contents: Sequence[types.Content], *, tools: Any = ()) -> types.Part:
     return _say(f"Hello! {HELP}" if GREETING.match(text.strip()) else HELP)
 
 
-# What is asked for: a tool, the key where it is always the same, and how people put it. Of the patterns
-# that fit, the one that fits earliest counts, and among those the first of the list.
+# Tools with a fixed key, if there is one, and the pattern of a message. The earliest match in the message
+# counts, and among equal ones the first of the list.
 
 GREETING = re.compile(r"(hello|hi|hey|good (morning|day|afternoon|evening))\b", re.IGNORECASE)
 
@@ -89,20 +88,20 @@ _SCOPES = [
     ("session", r"\s*\b(?:only\s+)?(?:for|in) this (?:conversation|session|chat)(?: only)?\b[,:]?"),
 ]
 
-# "I am ..." is a name only where it does not go on like this.
+# After "I am", these words do not begin a name.
 _NO_NAME = re.compile(
     r"(a|an|the|not|so|very|too|really|in|at|on|from|here|back|going|looking|trying|feeling|fine"
     r"|good|great|well|ok|okay|happy|sad|tired|sorry|sure|afraid|new|done|ready|curious)\b",
     re.IGNORECASE,
 )
-# Where a name ends although the message goes on. "Dr. Who" and "J. R. R. Tolkien" are whole.
+# The end of a name within a message. "Dr. Who" and "J. R. R. Tolkien" are names.
 _AFTER_NAME = re.compile(
     r"[!?,;].*|(?<=\w{3})\.(\s.*)?$|\s+(and|but|what|who|how)\s.*", re.IGNORECASE
 )
 
 
 def understand(message: str) -> tuple[str | None, dict[str, str]]:
-    """Return the tool that a message asks for, with its arguments, or None."""
+    """Return the tool that a message asks for, or None, and its arguments."""
     text = " ".join(message[:MAX_LENGTH].replace("’", "'").split())
     scope = "user"
     for name, pattern in _SCOPES:
@@ -172,7 +171,7 @@ def _describe_session(report: dict[str, Any]) -> str:
 
 
 def _about(text: str) -> str:
-    """Return what a phrase is about, without its article and what stands around it."""
+    """Return the subject of a phrase, without its article."""
     text = re.sub(
         r"^(?:what|that)(?:'s|\s+is|\s+are)?\s+|\s+(?:is|are)$",
         "",
@@ -183,7 +182,7 @@ def _about(text: str) -> str:
 
 
 def _value(text: str, *, of_name: bool) -> str:
-    """Return what is to be remembered; for a name that is none, nothing."""
+    """Return the value to remember, or an empty string if it is not a name."""
     if of_name:
         text = "" if _NO_NAME.match(text) else _AFTER_NAME.sub("", text)
     return text.strip(" .!\"'")

@@ -1,4 +1,4 @@
-"""Sessions that outlive the process: `register()` for ADK, `create_session_service()` for your code."""
+"""Persistent sessions: `register()` for ADK, `create_session_service()` for your code."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ __all__ = ["create_session_service", "register"]
 
 
 def register() -> None:
-    """Teach ADK the URI scheme of this project, for its command line and its servers.
+    """Register the URI scheme of this project with ADK, for its command line and its servers.
 
-    Cheap and safe to repeat: neither the driver nor the database is touched before a URI is used.
+    It is cheap and may be repeated. It uses neither the driver nor the database.
     """
     from .factory import register_schemes
 
@@ -21,11 +21,11 @@ def register() -> None:
 
 
 def create_session_service(uri: str | None = None, **options: Any) -> PersistentSessionService:
-    """Return the session service of a URI; it connects when it is first used.
+    """Return the session service of a URI. It connects on first use.
 
     Args:
-        uri: by default `SESSION_SERVICE_URI` from the environment or from `.env`, else `DEFAULT_URI`.
-        options: what the query of the URI may say, `ttl="30m"` for example, and wins over it.
+        uri: by default, `SESSION_SERVICE_URI` from the environment or `.env`, or else `DEFAULT_URI`.
+        options: options of the URI, such as `ttl="30m"`. They win over those in the URI.
 
     Raises:
         ConfigurationError: the URI, an option or the installation cannot work.

@@ -1,8 +1,8 @@
-"""ADK's command line with this project's sessions in it.
+"""ADK's command line with this project's sessions.
 
-There are two ways to ADK. `python -m <package> web` runs `main()`, which fills in the session URI and
-the agent's folder. Plain `adk web .` loads a `services.py`, which calls `register_for_adk()`. Both
-register the URI scheme, and both refuse an unknown scheme: ADK would take it for a SQLAlchemy database.
+`python -m <package> web` runs `main()`, which fills in the session URI and the agent's folder. Plain
+`adk web .` loads a `services.py`, which calls `register_for_adk()`. Both register the URI scheme, and both
+refuse an unknown scheme, which ADK would treat as a SQLAlchemy database.
 """
 
 import errno
@@ -23,11 +23,11 @@ from .factory import session_uri
 from .terminal import print_anything
 
 ADK_SCHEMES = ("memory", "agentengine", "sqlite", "postgresql", "mysql")
-"""What ADK answers itself. Anything with a `+` is a SQLAlchemy dialect and its driver."""
+"""ADK's own schemes. A scheme with a `+` is a SQLAlchemy dialect with its driver."""
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run a command of ADK's or of our own, and leave with its exit status."""
+    """Run a command of ADK or of this project, and exit with its status."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     print_anything()
     try:
@@ -49,15 +49,14 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         quiet = error.errno == errno.EPIPE  # as with `| head`
         sys.exit(1 if quiet else f"Error: The output cannot be written: {error.strerror}.")
     except (click.Abort, KeyboardInterrupt) as error:
-        # The end of the input ends a conversation; Ctrl-C interrupts a command.
+        # The end of the input ends a conversation, and Ctrl-C interrupts a command.
         sys.exit(0 if isinstance(error.__cause__, EOFError) else 130)
 
 
 def interrupt_at_once() -> None:
-    """Let Ctrl-C end a conversation that waits for its next question.
+    """Make the first Ctrl-C end a conversation that waits for input.
 
-    Where Python's own handler is in place, asyncio would take the first Ctrl-C as a request to cancel
-    its task, which waits for a line, and only the second would be heard.
+    With Python's own handler, asyncio only cancels its task at the first Ctrl-C, and the task waits for a line.
     """
 
     def interrupt(*_: object) -> NoReturn:
@@ -86,7 +85,7 @@ def run(arguments: list[str]) -> int:
 
 
 def own_commands() -> dict[str, click.Command]:
-    """Return the commands that this project adds to ADK's."""
+    """Return the commands of this project."""
     from .cli import sessions
     from .doctor import doctor
 
@@ -94,7 +93,7 @@ def own_commands() -> dict[str, click.Command]:
 
 
 def with_defaults(adk: click.Group, arguments: list[str]) -> list[str]:
-    """Return the arguments with the session URI and the agent's folder where they were left out."""
+    """Return the arguments with the session URI and the agent's folder filled in."""
     command = adk.commands.get(arguments[0]) if arguments else None
     if command is None or not any(
         option.name == "session_service_uri" for option in command.params
@@ -113,9 +112,9 @@ def with_defaults(adk: click.Group, arguments: list[str]) -> list[str]:
 
 
 def has_folder(context: click.Context) -> bool:
-    """Tell whether the command line names an agent's folder.
+    """Return whether the command line names an agent's folder.
 
-    `run` takes a folder and a question: a single word that is no folder is taken for the question.
+    `run` takes a folder and a question. A single argument that is not a folder is the question.
     """
     if "agent" in context.params:
         return bool(context.params["agent"] or context.params.get("query"))
@@ -123,12 +122,12 @@ def has_folder(context: click.Context) -> bool:
 
 
 def chose_other_storage(context: click.Context) -> bool:
-    """Tell whether the command line asks for storage of ADK's own instead of ours."""
+    """Return whether the command line asks for ADK's own storage."""
     return bool(context.params.get("in_memory")) or given(context, "use_local_storage")
 
 
 def given(context: click.Context, name: str) -> bool:
-    """Tell whether an argument stands on the command line."""
+    """Return whether an argument is on the command line."""
     return context.get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
@@ -136,7 +135,7 @@ def check_scheme(uri: str) -> None:
     """Refuse a session URI whose scheme neither this project nor ADK knows.
 
     Raises:
-        ClickException: the scheme is unknown. The message shows no more of the URI than that.
+        ClickException: the scheme is unknown. The message shows only the scheme.
     """
     scheme, separator, _ = uri.partition(":")
     scheme = scheme.lower() if separator else ""
@@ -152,7 +151,7 @@ def check_scheme(uri: str) -> None:
 
 
 def register_for_adk() -> None:
-    """Register on behalf of a `services.py`, and look at the command that ADK is about to run.
+    """Register the scheme for a `services.py`, and check the URI of the command that ADK runs.
 
     ADK ignores exceptions here, so an unknown scheme ends the process.
     """
@@ -167,7 +166,7 @@ def register_for_adk() -> None:
             sys.exit(f"Error: {error.message}")
     elif not chose_other_storage(context):
         click.echo(
-            "No --session_service_uri is given, so ADK keeps these sessions by its own means;"
-            f" `python -m {APP_NAME} {context.info_name}` keeps them in {BACKEND_TITLE}.",
+            "Without --session_service_uri, ADK uses its own session storage;"
+            f" `python -m {APP_NAME} {context.info_name}` uses {BACKEND_TITLE}.",
             err=True,
         )

@@ -1,6 +1,6 @@
-"""What was chosen for this project: the backend, its URI scheme and how long sessions live.
+"""The configuration of sessions: the backend, the URI scheme and the time to live.
 
-This file is yours to change. A later version of the template changes the rest of this folder.
+You may change this file. The rest of this folder belongs to the template.
 """
 
 from pathlib import Path
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 {%- set backend = cookiecutter._backends[cookiecutter.backend] %}
 
 APP_NAME = {{ cookiecutter.__package | tojson }}
-"""ADK calls the app by this name, and sessions are stored under it: the package of the agent."""
+"""The package of the agent, and the app name of its sessions."""
 
 AGENT_FOLDER = Path(__file__).resolve().parents[1]
-"""What ADK's commands serve if no folder is named."""
+"""The folder that ADK's commands serve by default."""
 
 BACKEND_TITLE = {{ backend.title | tojson }}
 
@@ -24,7 +24,7 @@ DB_SYSTEM = {{ backend.store.system | tojson }}
 """What traces and metrics call the database (`db.system.name`)."""
 
 SCHEME = {{ cookiecutter.scheme | tojson }}
-"""The scheme of session URIs: what follows it is parsed by the store."""
+"""The scheme of session URIs."""
 
 {% if backend.suffixes | length == 1 -%}
 SCHEMES = ({{ (cookiecutter.scheme ~ backend.suffixes[0]) | tojson }},)
@@ -35,17 +35,17 @@ SCHEMES = (
 {%- endfor %}
 )
 {%- endif %}
-"""All spellings of the scheme; what is added to SCHEME selects a kind of connection."""
+"""SCHEME with all suffixes. A suffix selects a kind of connection."""
 
 {{ backend.default_uri.replace("{scheme}", cookiecutter.scheme) | assigned_to("DEFAULT_URI") }}
-"""Used where neither an argument nor SESSION_SERVICE_URI names another."""
+"""The session URI, unless an argument or SESSION_SERVICE_URI names another."""
 
 DEFAULT_TTL = {{ cookiecutter.session_ttl | tojson }}
-"""How long a session lives after its last event: 90s, 30m, 24h, 7d, seconds, or 0 for never."""
+"""The time to live of a session after its last event: 90s, 30m, 24h, 7d, seconds, or 0 for ever."""
 
 
 def open_store(uri: "SessionURI") -> "SessionStore":
-    """Return the store that the URI describes; nothing is connected before its first use."""
+    """Return the store of the URI. It connects on first use."""
     from .{{ backend.store.module }}.store import {{ backend.store.class }}
 
     return {{ backend.store.class }}.from_uri(uri)

@@ -1,4 +1,4 @@
-"""`doctor`: checks that everything the agent needs is in place, and says how to fix what is not."""
+"""`doctor` checks the installation, the agent and the session store."""
 
 import asyncio
 import importlib
@@ -22,11 +22,11 @@ T = TypeVar("T")
 
 
 class CheckFailed(Exception):
-    """Something is wrong. The text says what, and how to fix it."""
+    """A check failed. The message names the problem and the remedy."""
 
 
 @click.command()
-@click.option("--uri", help="Session URI to look at, instead of the one that would be used.")
+@click.option("--uri", help="Session URI to check instead of the configured one.")
 def doctor(uri: str | None) -> None:
     """Check the installation, the agent and the session store."""
     checks: list[Callable[[], Iterator[str]]] = [
@@ -48,7 +48,7 @@ def doctor(uri: str | None) -> None:
 
 
 def check_python() -> Iterator[str]:
-    """Python is one that the project was made for."""
+    """Check the version of Python."""
     from packaging.specifiers import SpecifierSet
 
     version, wanted = platform.python_version(), project()[0]
@@ -60,7 +60,7 @@ def check_python() -> Iterator[str]:
 
 
 def check_requirements() -> Iterator[str]:
-    """What the project depends on is installed, in versions that it was made for."""
+    """Check the versions of the dependencies."""
     from packaging.requirements import Requirement
 
     wrong = []
@@ -81,7 +81,7 @@ def check_requirements() -> Iterator[str]:
 
 
 def project() -> tuple[str, list[str]]:
-    """Return which Python and which packages the project needs, from its file or as installed."""
+    """Return the required versions of Python and packages, from pyproject.toml or the installation."""
     pyproject = PROJECT / "pyproject.toml"
     if pyproject.is_file():
         table = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
@@ -94,13 +94,13 @@ def project() -> tuple[str, list[str]]:
 
 
 def check_environment() -> Iterator[str]:
-    """Say where settings come from; to have no `.env` is fine."""
+    """Name the `.env` files. None is needed."""
     files = ", ".join(map(str, dotenv_files()))
-    yield f"settings from {files}" if files else "no .env file; the defaults hold"
+    yield f"settings from {files}" if files else "no .env file"
 
 
 def check_agent() -> Iterator[str]:
-    """The agent can be loaded, and says which model answers."""
+    """Load the agent and name its model."""
     try:
         agent = importlib.import_module(f"{APP_NAME}.agent").root_agent
     except Exception as error:
@@ -110,7 +110,7 @@ def check_agent() -> Iterator[str]:
 
 
 def check_store(uri: str | None) -> Iterator[str]:
-    """The session store can be reached, and gives back what was put in."""
+    """Write a session to the store and read it."""
     steps: list[str] = []
     try:
         asyncio.run(try_store(uri, steps.append))
@@ -121,7 +121,7 @@ def check_store(uri: str | None) -> Iterator[str]:
 
 
 async def try_store(uri: str | None, done: Callable[[str], None]) -> None:
-    """Open the store and send one session through it, under an app that nobody else has."""
+    """Create, read and delete a session of an app with a random name."""
     from google.adk.events.event import Event
 
     async with create_session_service(uri) as service:

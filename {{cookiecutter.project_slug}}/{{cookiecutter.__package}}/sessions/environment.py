@@ -1,4 +1,4 @@
-"""The settings that are read from the environment, and from the `.env` files behind it."""
+"""Settings from the environment and from `.env` files."""
 
 import os
 from pathlib import Path
@@ -12,15 +12,15 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 
 def dotenv_files() -> list[Path]:
-    """Return the `.env` files that count: the working directory's, then the project's."""
+    """Return the existing `.env` files: that of the working directory, then that of the project."""
     candidates = dict.fromkeys(folder / ".env" for folder in (Path.cwd(), PROJECT))
     return [path for path in candidates if path.is_file()]
 
 
 def load_environment() -> None:
-    """Add the settings of the `.env` files to the environment. What is set there already wins.
+    """Add the settings of the `.env` files to the environment, which wins.
 
-    A blank setting counts as not set, in the environment as well as in a file.
+    A blank setting counts as not set.
 
     Raises:
         ConfigurationError: a file cannot be read.

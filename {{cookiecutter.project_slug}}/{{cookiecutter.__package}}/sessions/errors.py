@@ -1,24 +1,23 @@
-"""Errors of this package. The text of each is one sentence that is fit for a terminal.
+"""Errors of this package. Each message is one sentence.
 
-What ADK itself defines is raised as ADK's own class, so that callers need not know this package:
-`google.adk.errors.StaleSessionError`, `AlreadyExistsError` and `SessionNotFoundError`.
+`StaleSessionError`, `AlreadyExistsError` and `SessionNotFoundError` are ADK's own, from `google.adk.errors`.
 """
 
 
 class SessionStoreError(RuntimeError):
-    """Base of what this package raises for reasons that are not the caller's session."""
+    """Base class of the errors of this package."""
 
 
 class ConfigurationError(SessionStoreError, ValueError):
-    """A URI, an option or an installation that cannot work, found before anything was opened."""
+    """The URI, an option or the installation cannot work."""
 
 
 class StoreUnavailable(SessionStoreError, ConnectionError):
-    """The database cannot be reached, refuses us, or did not answer in time."""
+    """The database cannot be reached, refuses the call, or did not answer in time."""
 
 
 class TurnTimeout(SessionStoreError, TimeoutError):
-    """A turn waited too long for the turns before it. Nothing of it was stored."""
+    """A turn waited too long for earlier turns. Nothing of it was stored."""
 
 
 class RefusedValue(SessionStoreError, ValueError):
@@ -26,4 +25,4 @@ class RefusedValue(SessionStoreError, ValueError):
 
 
 class CorruptSession(SessionStoreError):
-    """A stored record that cannot be read. It concerns one session and no other."""
+    """A stored record cannot be read. Other sessions are not affected."""

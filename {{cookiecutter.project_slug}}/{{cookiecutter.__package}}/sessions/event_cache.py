@@ -1,12 +1,10 @@
-"""The decoded events of recently used sessions, so that a turn decodes and fetches only what is new.
+"""A cache of the decoded events of recently used sessions. A turn fetches and decodes only new events.
 
-A stored event never changes. A log can only grow, or be deleted and created again under the same id:
-growth is read from the store each time, and a new creation shows in the incarnation. Losing a log from
-the cache therefore costs time and nothing else.
+A stored event never changes. A log can only grow, or be deleted and created again. New events are read from
+the store each time, and a new creation has another incarnation. So dropping a log costs only time.
 
-Readers get copies (`copies`), because a caller may change the events that it was given. To copy a
-decoded event takes about half the time of decoding it, and nothing has to be fetched:
-`docs/benchmarks` of the template has the comparison in whole turns.
+Readers get copies (`copies`), because a caller may change its events. Copying a decoded event takes about half
+the time of decoding it, and fetches nothing: see `docs/benchmarks` of the template.
 """
 
 import asyncio
@@ -22,11 +20,11 @@ from .codec import SLICE_SECONDS
 from .store import SessionKey
 
 EVENT_OVERHEAD = 5_000
-"""Bytes that a small decoded event takes in memory, by `tracemalloc`. Its payload comes on top."""
+"""Bytes that a small decoded event takes in memory without its payload, measured by `tracemalloc`."""
 
 
 class EventLog:
-    """The first events of one incarnation of a session, decoded."""
+    """The first decoded events of one incarnation of a session."""
 
     def __init__(self, incarnation: str) -> None:
         self.incarnation = incarnation
@@ -36,9 +34,9 @@ class EventLog:
         self._lock = Lock()
 
     def extend(self, start: int, events: Sequence[Event], size: int) -> None:
-        """Add events read behind revision `start`; `size` is their encoded length in bytes.
+        """Add events after revision `start`. `size` is their encoded length in bytes.
 
-        Another reader may have added some of them in the meantime.
+        Another reader may have added some of them meanwhile.
         """
         with self._lock:
             known = len(self.events) - start
@@ -48,7 +46,7 @@ class EventLog:
 
 
 class EventCache:
-    """Logs that fit into `max_bytes`; the least recently used is dropped first. Thread-safe."""
+    """A thread-safe LRU cache of logs, of at most `max_bytes`."""
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
@@ -57,7 +55,7 @@ class EventCache:
         self._lock = Lock()
 
     def get(self, key: SessionKey) -> EventLog | None:
-        """Return the log of a session. It may be behind the store."""
+        """Return the log of a session. The store may have more events."""
         with self._lock:
             if key not in self._logs:
                 return None
@@ -65,7 +63,7 @@ class EventCache:
             return self._logs[key][0]
 
     def put(self, key: SessionKey, log: EventLog) -> None:
-        """Keep a log that is new or has grown, and drop others until all fit."""
+        """Add a new or grown log, and drop others until all fit."""
         with self._lock:
             self._drop(key)
             if log.size <= self.max_bytes:
@@ -75,12 +73,12 @@ class EventCache:
                 self._drop(next(iter(self._logs)))
 
     def drop(self, key: SessionKey) -> None:
-        """Forget a session that is gone, or whose id belongs to another incarnation."""
+        """Drop the log of a session that is gone or was created again."""
         with self._lock:
             self._drop(key)
 
     def clear(self) -> None:
-        """Forget all sessions."""
+        """Drop all logs."""
         with self._lock:
             self._logs.clear()
             self.size = 0
@@ -91,7 +89,7 @@ class EventCache:
 
 
 async def copies(events: Sequence[Event]) -> list[Event]:
-    """Return deep copies of events, in slices between which other tasks run."""
+    """Return deep copies of events. Other tasks run in between."""
     copied: list[Event] = []
     pause = time.perf_counter() + SLICE_SECONDS
     for event in events:

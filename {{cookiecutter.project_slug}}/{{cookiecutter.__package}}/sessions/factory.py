@@ -1,4 +1,4 @@
-"""From a URI to a session service, for callers and for ADK's registry."""
+"""Builds the session service of a URI, for callers and for ADK's registry."""
 
 import asyncio
 import math
@@ -19,22 +19,22 @@ from .uri import not_negative, parse_uri, positive
 URI_VARIABLE = "SESSION_SERVICE_URI"
 
 DEFAULT_CACHE_MB = 128.0
-"""Memory for decoded events of recently used sessions: some 20,000 events of usual size."""
+"""Memory for decoded events of recently used sessions: about 20,000 typical events."""
 
 DEFAULT_TURN_LEASE = 15.0
-"""Seconds after which the turn of a process that was killed is over."""
+"""Seconds after which the turn of a killed process ends."""
 
 DEFAULT_TURN_WAIT = 60.0
-"""Seconds that a message waits for the answers to those before it."""
+"""Seconds that a message waits for earlier ones."""
 
 opened_for_adk: "WeakSet[PersistentSessionService]" = WeakSet()
 """The services that ADK's registry was given, for the server to check and to close."""
 
 
 def session_uri(uri: str | None = None) -> str:
-    """Return the given URI, else that of the environment or of `.env`, else the default.
+    """Return the given URI, or that of the environment or `.env`, or the default.
 
-    A blank one counts as not given.
+    A blank URI counts as not given.
     """
     if uri:
         return uri
@@ -43,9 +43,9 @@ def session_uri(uri: str | None = None) -> str:
 
 
 def build_service(uri: str | None = None, **options: Any) -> PersistentSessionService:
-    """Build the service of a URI; see `create_session_service`.
+    """Build the service of a URI. See `create_session_service`.
 
-    ADK passes the folder of the agents (`agents_dir`), which a database has no use for.
+    `agents_dir`, which ADK passes, is ignored.
     """
     options.pop("agents_dir", None)
     parsed = parse_uri(
@@ -61,7 +61,7 @@ def build_service(uri: str | None = None, **options: Any) -> PersistentSessionSe
         store = TracedStore(config.open_store(parsed), config.DB_SYSTEM)
     except ModuleNotFoundError as error:
         if error.name and error.name.partition(".")[0] == __package__.partition(".")[0]:
-            raise  # a file of this project is missing, which no package mends
+            raise  # a module of this project is missing, not a package
         raise ConfigurationError(
             f"{config.BACKEND_TITLE} needs the Python package {error.name!r}, which is not installed:"
             " run `uv sync` in the project."
@@ -94,7 +94,7 @@ def turn_mode(text: str) -> Mode:
 
 
 def register_schemes() -> None:
-    """Register every spelling of the scheme with ADK."""
+    """Register all schemes with ADK."""
     from google.adk.cli.service_registry import get_service_registry
 
     registry = get_service_registry()
@@ -103,9 +103,9 @@ def register_schemes() -> None:
 
 
 def open_for_adk(uri: str, **options: Any) -> PersistentSessionService:
-    """Build the service for ADK's command line: checked, announced, and failing in one sentence.
+    """Build the service for ADK's command line, check it, and print its description.
 
-    ADK would show a traceback for an exception of ours, but prints a `ClickException` and exits.
+    Errors are `ClickException`s, because ADK would show a traceback for others.
     """
     import click
 
@@ -120,10 +120,10 @@ def open_for_adk(uri: str, **options: Any) -> PersistentSessionService:
 
 
 def _run_apart(uri: str, options: dict[str, Any]) -> None:
-    """Check the database from a thread with a loop and a store of its own.
+    """Check the database in a thread with its own event loop and service.
 
-    ADK calls its factories from inside a running loop (`adk run`) as well as from outside one
-    (`adk web`), and what is connected on one loop cannot be used on another.
+    ADK calls factories inside a running loop (`adk run`) and outside one (`adk web`), and connections of one
+    loop cannot be used on another.
     """
     problem: list[BaseException] = []
 

@@ -1,4 +1,4 @@
-"""Options of session URIs that are on or off."""
+"""Boolean options of session URIs."""
 
 
 def boolean(text: str) -> bool:

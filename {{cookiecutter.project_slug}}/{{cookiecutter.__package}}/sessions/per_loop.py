@@ -1,16 +1,16 @@
 """One client for each event loop.
 
-Connections belong to the loop that opened them. A program may have several loops: `Runner.run` starts one
-in a thread for each call, and a script calls `asyncio.run` more than once with the same service.
+Connections belong to the loop that opened them. A program may have several loops: `Runner.run` starts one in a
+thread for each call, and a script may call `asyncio.run` several times with one service.
 
-A loop owns its client: only a timer of the loop, which never fires, refers to it. So the client goes when
-the loop goes, however that ends:
+A loop owns its client: only a timer of the loop, which never fires, refers to it. So the client ends with the
+loop in each case:
 
-- `asyncio.run` closes the client in good order, because it closes the asynchronous generators of its loop.
-- A loop that was closed by hand drops its timers, and the client with them.
-- A loop that was neither closed nor kept is garbage together with its client.
+- `asyncio.run` closes the asynchronous generators of its loop, and with them the client.
+- A loop that is closed by hand drops its timers, and with them the client.
+- A loop that is neither closed nor referenced is garbage together with its client.
 
-A forked child runs loops of its own, and so opens clients of its own.
+A forked child has its own loops and therefore its own clients.
 """
 
 import asyncio
@@ -27,11 +27,11 @@ T = TypeVar("T")
 NEVER = 1e9
 """Seconds until the timer of a client would fire."""
 ABANDONED = 16
-"""How many loops that do not run may have a client before the garbage among them is collected."""
+"""Idle loops that may have a client before garbage is collected."""
 
 
 class PerLoop(Generic[T]):
-    """Opens a client on the first use from a loop, and closes it at the latest before the loop is."""
+    """Opens a client on first use from a loop, and closes it before the loop ends."""
 
     def __init__(self, open_: Callable[[], T], close: Callable[[T], Awaitable[None]]) -> None:
         self._open = open_
@@ -48,13 +48,13 @@ class PerLoop(Generic[T]):
         if owned is None:
             self._collect_garbage()
             owned = _Owned(self._close)
-            # In a context of its own, because a timer keeps the one that it was started in.
+            # A timer keeps the context in which it was started, so it gets an empty one.
             loop.call_later(NEVER, owned.stay, context=Context())
             self._owned[loop] = ref(owned)
         return owned.attach(self._open()) if owned.client is None else owned.client
 
     async def close(self) -> None:
-        """Close the client of the running loop; those of other loops end with their loops."""
+        """Close the client of the running loop. Others end with their loops."""
         owned = self._find(asyncio.get_running_loop())
         if owned is not None:
             await owned.close()
@@ -64,7 +64,7 @@ class PerLoop(Generic[T]):
         return None if reference is None else reference()
 
     def _collect_garbage(self) -> None:
-        """Collect loops that nobody refers to: until then, each of them holds its connections."""
+        """Collect unreferenced loops, which hold connections until then."""
         if self._count_idle() >= self._patience:
             gc.collect()
             self._patience = max(ABANDONED, 2 * self._count_idle())
@@ -75,7 +75,7 @@ class PerLoop(Generic[T]):
 
 
 class _Owned(Generic[T]):
-    """What a loop owns: a client, and a generator that closes it."""
+    """A client that a loop owns, and a generator that closes it."""
 
     def __init__(self, close: Callable[[T], Awaitable[None]]) -> None:
         self._close = close
@@ -83,14 +83,14 @@ class _Owned(Generic[T]):
         self.client: T | None = None
 
     def stay(self) -> None:
-        """Do nothing: a timer that would call this refers to it."""
+        """Do nothing. The timer refers to this method, and so to the object."""
 
     def attach(self, client: T) -> T:
         """Own a client until `close`, or until the loop closes its asynchronous generators."""
         self.client = client
         self._guard = self._wait()
         hooks = sys.get_asyncgen_hooks()
-        # No finalizer: that of a loop starts a task, which would warn if the loop is garbage as well.
+        # No finalizer, because that of a loop starts a task, which warns if the loop is garbage too.
         sys.set_asyncgen_hooks(finalizer=None)
         try:
             with suppress(StopIteration):

@@ -16,14 +16,14 @@ from .turns import watch_agent
 
 
 class OneTurnAtATime(BasePlugin):
-    """Lets a message wait until the messages before it in the same session are answered.
+    """Makes a message wait until earlier messages of the same session are answered.
 
-    The turn begins before the message is appended, on the session as it is by then. It ends after the
-    answer or an error. A run that is cancelled calls no plugin: its turn ends when the task of the caller
-    or of the agent does, or when the session object is gone.
+    The turn begins before the message is appended, and the session is brought up to date. It ends after the
+    answer or an error. A cancelled run calls no plugin: its turn ends with the task of the caller or of the
+    agent, or when the session object is garbage.
 
-    A live session (`run_live`) takes no turn, because it may last for hours. With a session service of
-    ADK's own the plugin does nothing.
+    A live session (`run_live`) takes no turn, because it may last for hours. With ADK's own session services,
+    the plugin does nothing.
     """
 
     def __init__(self) -> None:
@@ -51,12 +51,12 @@ class OneTurnAtATime(BasePlugin):
     async def before_agent_callback(
         self, *, agent: BaseAgent, callback_context: CallbackContext
     ) -> None:
-        """Notice if the task that runs the agent is cancelled."""
+        """Watch the task that runs the agent for its cancellation."""
         watch_agent()
 
     @override
     async def after_run_callback(self, *, invocation_context: InvocationContext) -> None:
-        """End the turn of a run that is complete, or whose generator was closed."""
+        """End the turn of a run that is complete or whose generator was closed."""
         service, session = invocation_context.session_service, invocation_context.session
         if isinstance(service, PersistentSessionService) and isinstance(session, PersistentSession):
             await service.end_turn(session)

@@ -1,4 +1,4 @@
-"""ADK's Session, with a cursor: where in the stored log this copy of the session stands."""
+"""ADK's Session with a cursor, the position of this copy in the stored log."""
 
 import asyncio
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from .turns import Turn
 
 
 class AppendLock(asyncio.Lock):
-    """Orders the appends through one Session object. A copy of the object gets a lock of its own."""
+    """Orders the appends through a Session object. A copy of the object gets its own lock."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "AppendLock":
         return AppendLock()
@@ -21,7 +21,7 @@ class AppendLock(asyncio.Lock):
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """What a Session object knows of its stored session. Replaced, not changed, when it moves."""
+    """What a Session object knows about its stored session. It is replaced, never changed."""
 
     head: Head
     revisions: dict[str, int] = field(default_factory=dict)
@@ -30,28 +30,27 @@ class Cursor:
 
 
 class PersistentSession(Session, ser_json_bytes="base64"):
-    """A Session as `PersistentSessionService` hands it out.
+    """The Session of `PersistentSessionService`.
 
-    It equals ADK's in JSON and everywhere else, except that bytes in its state are base64 in JSON, as
-    in ADK's events. The cursor is private, so that it goes along with `model_copy` and `copy.deepcopy`,
-    and each copy goes stale by itself.
+    It behaves like ADK's, except that bytes in its state are base64 in JSON, as in ADK's events. The cursor is
+    a private attribute, so `model_copy` and `copy.deepcopy` copy it, and each copy goes stale independently.
     """
 
     _cursor: Cursor | None = PrivateAttr(default=None)
     _turn: Turn | None = PrivateAttr(default=None)
 
     def __eq__(self, other: object) -> bool:
-        """Compare what ADK's Session compares. The cursor is no part of a session's value."""
+        """Compare like ADK's Session, without the cursor."""
         return isinstance(other, Session) and self.__dict__ == other.__dict__
 
     @property
     def attached(self) -> bool:
-        """Whether the object was read from a service. One that was made from JSON has no cursor."""
+        """Whether the object was read from a service. An object from JSON has no cursor."""
         return self._cursor is not None
 
     @property
     def cursor(self) -> Cursor:
-        """Where the object stands.
+        """The cursor.
 
         Raises:
             ValueError: the object was not read from a service.
@@ -62,32 +61,32 @@ class PersistentSession(Session, ser_json_bytes="base64"):
 
     @property
     def head(self) -> Head:
-        """The session's record as of the last read or append through this object."""
+        """The head of the session as of the last read or append through this object."""
         return self.cursor.head
 
     @property
     def position(self) -> Position:
-        """The revision that this object has seen, and of which incarnation."""
+        """The incarnation and revision that this object has seen."""
         return self.head.position
 
     @property
     def revision(self) -> int:
-        """How many events the stored session has, including those that a filter left out here."""
+        """The number of stored events, including those that a filter left out."""
         return self.head.position.revision
 
     @property
     def ttl(self) -> int:
-        """Seconds that the session lives after its last event; 0 means for ever."""
+        """Seconds that the session lives after its last event. 0 means for ever."""
         return self.head.ttl
 
     @property
     def expires_at(self) -> float | None:
-        """Epoch seconds at which the session expires unless it gets another event; None for never."""
+        """Epoch seconds at which the session expires without another event. None means never."""
         return self.head.expires_at
 
     @property
     def turn(self) -> Turn | None:
-        """The turn that this object was given, if that has not ended."""
+        """The turn of this object, unless it has ended."""
         return self._turn if self._turn and not self._turn.ended else None
 
     @turn.setter
@@ -95,13 +94,13 @@ class PersistentSession(Session, ser_json_bytes="base64"):
         self._turn = turn
 
     def advance(self, head: Head, event_ids: Iterable[str]) -> None:
-        """Move the cursor over events that were read or appended, to the record `head`."""
+        """Move the cursor over events that were read or appended, to `head`."""
         cursor = self.cursor
         for revision, event_id in enumerate(event_ids, cursor.head.position.revision + 1):
             cursor.revisions.setdefault(event_id, revision)
         self._cursor = replace(cursor, head=head)
 
     def attach(self, cursor: Cursor) -> "PersistentSession":
-        """Give this object a place in a stored log, and return it."""
+        """Set the cursor, and return this object."""
         self._cursor = cursor
         return self

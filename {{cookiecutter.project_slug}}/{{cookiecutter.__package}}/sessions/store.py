@@ -1,15 +1,14 @@
-"""The seam: what a backend must be able to do, and the records that cross it.
+"""The seam: the interface of a store, and the records that cross it.
 
-A store knows one database and nothing of ADK. It sees ids, revisions, timestamps and opaque bytes.
-The service above it (`service.py`) knows ADK and no database. Rules that every store keeps:
+A store knows one database and nothing of ADK. It sees ids, revisions, timestamps and opaque bytes. The
+service above it (`service.py`) knows ADK and no database. Every store follows these rules:
 
-1. The event log is the truth. The revision of a session is the number of its events; an append
-   writes event n+1 exactly once, in one atomic step with its state.
-2. An append costs the same at event 10 and at event 10,000. State is kept key by key.
+1. The event log is the truth. The revision of a session is the number of its events. An append writes event
+   n+1 exactly once, in one atomic step with its state.
+2. An append costs the same at event 10 and at event 10,000. State is stored key by key.
 3. A writer whose `expected` position is not the head is refused with `Stale`.
-4. Ids are data: any string, empty ones too, and no id reaches the data of another.
-5. Expiry is decided by the `now` that is passed in: an expired session is not there. The database
-   removes it later, by its own means.
+4. Ids are data: any string, including the empty one. No id reaches the data of another.
+5. Expiry is decided by the given `now`. An expired session does not exist. The store removes it later.
 6. A list costs what it returns. Filters run in the database.
 """
 
@@ -23,20 +22,20 @@ if TYPE_CHECKING:
 
 
 class AlreadyExists(Exception):
-    """There is a live session under that key."""
+    """A live session has this key."""
 
 
 class NotFound(Exception):
-    """There is no live session under that key."""
+    """No live session has this key."""
 
 
 class Stale(Exception):
-    """The session has moved on, or was deleted and created again, since the writer read it."""
+    """Since the writer read the session, it got an event, or was deleted and created again."""
 
 
 @dataclass(frozen=True, slots=True)
 class SessionKey:
-    """The full name of a session: ids are only unique below their user, users below their app."""
+    """The full name of a session. Ids are unique for a user, and users for an app."""
 
     app_name: str
     user_id: str
@@ -45,34 +44,34 @@ class SessionKey:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A place in the log of one incarnation of a session."""
+    """A revision of one incarnation of a session."""
 
     incarnation: str
-    """Random, new with each creation: tells a session from its successor under the same id."""
+    """Random and new for each creation. It distinguishes sessions with the same id."""
     revision: int
-    """How many events the session has."""
+    """The number of events of the session."""
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """All that is known of a session beside its state and its events. Times are epoch seconds."""
+    """A session without its state and its events. Times are epoch seconds."""
 
     key: SessionKey
     position: Position
     updated_at: float
     """The timestamp of the last event, or of the creation."""
     ttl: int
-    """Seconds that the session lives after its last event; 0 means for ever."""
+    """Seconds that the session lives after its last event. 0 means for ever."""
     expires_at: float | None
 
     def expired(self, now: float) -> bool:
-        """Whether the session is over for a reader whose clock shows `now`."""
+        """Return whether the session has expired at `now`."""
         return self.expires_at is not None and self.expires_at <= now
 
 
 @dataclass(frozen=True, slots=True)
 class ScopedState:
-    """State by scope, encoded value by value; the keys have no prefix."""
+    """State by scope. Each value is encoded, and keys have no prefix."""
 
     app: Mapping[str, bytes] = field(default_factory=dict)
     user: Mapping[str, bytes] = field(default_factory=dict)
@@ -81,7 +80,7 @@ class ScopedState:
 
 @dataclass(frozen=True, slots=True)
 class StoredEvent:
-    """One event of the log. The timestamp is there for filters; `data` is opaque."""
+    """An event of the log. Filters use the timestamp, and `data` is opaque."""
 
     revision: int
     """1 for the first event of a session."""
@@ -91,7 +90,7 @@ class StoredEvent:
 
 @dataclass(frozen=True, slots=True)
 class SessionRecord:
-    """What a store gives back of a session. `events` are in order and without gaps."""
+    """A session as a store returns it. `events` are in order and without gaps."""
 
     head: Head
     state: ScopedState
@@ -99,9 +98,9 @@ class SessionRecord:
 
 
 def next_expiry(expires_at: float | None, *, ttl: int, now: float) -> float | None:
-    """Return when a session expires that gets an event at `now`.
+    """Return the new expiry of a session that gets an event at `now`.
 
-    Never earlier than before: a writer whose clock is behind must not cut a session short.
+    It is never earlier than before, because the clock of the writer may be slow.
     """
     if ttl == 0:
         return None
@@ -109,16 +108,16 @@ def next_expiry(expires_at: float | None, *, ttl: int, now: float) -> float | No
 
 
 class SessionStore(ABC):
-    """A database of sessions. Every method may raise `StoreUnavailable` of `errors.py`.
+    """A database of sessions. Every method may raise `StoreUnavailable`.
 
-    The methods are called from any task and any event loop. A cancelled call may or may not have
-    taken effect, but leaves the store usable.
+    Methods are called from any task and any event loop. A cancelled call may or may not have taken effect, but
+    leaves the store usable.
     """
 
     @classmethod
     @abstractmethod
     def from_uri(cls, uri: "SessionURI") -> Self:
-        """Return the store that a URI describes. Nothing is connected before the first call.
+        """Return the store of a URI. It connects on first use.
 
         The store takes its options out of `uri.options`.
 
@@ -129,7 +128,7 @@ class SessionStore(ABC):
     @property
     @abstractmethod
     def location(self) -> str:
-        """Where the data is, for people: host, port and database, or a file. Never a password."""
+        """Host, port and database, or a file, for people. It never has a password."""
 
     @property
     def innermost(self) -> "SessionStore":
@@ -140,13 +139,13 @@ class SessionStore(ABC):
     async def create(
         self, key: SessionKey, *, incarnation: str, state: ScopedState, now: float, ttl: int
     ) -> SessionRecord:
-        """Create a session at revision 0 and merge its state into that of its app and user.
+        """Create a session at revision 0, and merge its state into that of its app and user.
 
-        All or nothing: a refused creation changes no state. If a live session has this very
-        `incarnation`, the call was delivered twice, and the session counts as created.
+        A refused creation changes nothing. If a live session has this `incarnation`, the call is a repetition
+        and succeeds.
 
         Raises:
-            AlreadyExists: there is a live session under the key.
+            AlreadyExists: another live session has this key.
         """
 
     @abstractmethod
@@ -159,12 +158,12 @@ class SessionStore(ABC):
         limit: int | None = None,
         since: float | None = None,
     ) -> SessionRecord | None:
-        """Return a session with all its state and the wanted end of its log, or None.
+        """Return a session with its state and the selected events, or None.
 
         Args:
-            after_revision: leave out the events up to this one.
-            limit: at most this many of the last events; 0 for none.
-            since: only the events after the last one that is older than this timestamp.
+            after_revision: only events after this revision.
+            limit: at most this many of the last events. 0 means none.
+            since: only events after the last one that is older than this timestamp.
         """
 
     @abstractmethod
@@ -178,10 +177,12 @@ class SessionStore(ABC):
         state: ScopedState,
         now: float,
     ) -> Head:
-        """Write event `expected.revision + 1` with its state and slide the expiry, or do nothing.
+        """Write event `expected.revision + 1` with its state, and extend the expiry.
+
+        A refused append changes nothing.
 
         Raises:
-            NotFound: there is no live session under the key.
+            NotFound: no live session has this key.
             Stale: its position is not the expected one.
         """
 
@@ -193,7 +194,7 @@ class SessionStore(ABC):
 
     @abstractmethod
     async def delete(self, key: SessionKey) -> None:
-        """Delete a session with its events and its own state. A missing session is no error."""
+        """Delete a session with its events and its own state, if it exists."""
 
     @abstractmethod
     async def user_state(self, app_name: str, user_id: str) -> Mapping[str, bytes]:
@@ -201,23 +202,22 @@ class SessionStore(ABC):
 
     @abstractmethod
     async def ping(self) -> None:
-        """Return when the database answers and can be used."""
+        """Check that the database can be used."""
 
     @abstractmethod
     async def close(self) -> None:
-        """Release all connections. The store opens new ones when it is used again."""
+        """Close all connections. The store can be used again."""
 
     async def missing(self) -> str | None:
-        """Say what does not exist yet and the first write would create, or return None.
+        """Return what the first write would create, or None if it exists.
 
-        Commands that only read call this, so that reading never creates a database.
+        Commands that only read call this, so that they never create a database.
         """
         return None
 
     async def prepare(self) -> None:
-        """Create what the first session needs. What exists already stays.
+        """Create what the first session needs, if it does not exist.
 
-        Only a store that does not create it by itself, because it costs money or takes other
-        rights, has something to do here.
+        The default does nothing. Stores override it if the creation costs money or takes other permissions.
         """
         return None

@@ -133,8 +133,8 @@ class TracedStore(SessionStore):
         await self.inner.close()
 
     @override
-    def missing(self) -> str | None:
-        return self.inner.missing()
+    async def missing(self) -> str | None:
+        return await self.inner.missing()
 
     @override
     async def prepare(self) -> None:

@@ -1,4 +1,4 @@
-"""What our own commands print: tables and colours on a terminal, plain lines into a pipe."""
+"""Output of our commands: tables on a terminal, plain lines into a pipe."""
 
 import io
 import sys
@@ -9,23 +9,23 @@ import click
 
 
 def print_anything() -> None:
-    """Let a stream that cannot show a letter spell it out; that of a pipe on Windows knows few."""
+    """Escape letters that an output stream lacks. Pipes on Windows lack most."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def printable(text: object) -> str:
-    """Return a text on one line, with whatever could steer a terminal spelled out.
+    """Return a text on one line, with unprintable characters escaped.
 
-    Ids and messages come from users: they may hold escape sequences, newlines or half characters.
+    Ids and messages come from users and may have escape sequences, newlines or lone surrogates.
     """
     folded = " ".join(str(text).split())
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in folded)
 
 
 def time_left(expires_at: float | None) -> str:
-    """Return how long it is until a session expires, in its two largest units: `23h 59m`."""
+    """Return the time until a session expires in its two largest units: `23h 59m`."""
     if expires_at is None:
         return "never"
     left = max(0, int(expires_at - time.time()))
@@ -38,7 +38,7 @@ def time_left(expires_at: float | None) -> str:
 
 
 def print_table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table; into a pipe, lines with tabs between the cells."""
+    """Print a table, or into a pipe lines with tabs between the cells."""
     if not sys.stdout.isatty():
         for row in (headers, *rows):
             click.echo("\t".join(printable(cell) for cell in row))

@@ -1,8 +1,7 @@
-"""Sessions as lines of JSON, to be carried to another database or kept as a backup.
+"""Exports and imports sessions as lines of JSON, for backups and for other databases.
 
-A line is one session: its ids, its state, and its events as they were stored, with their ids and
-times. Only the contract of session services is used, so a line may come from any backend and go to
-any other.
+A line is one session: its ids, its state, and its events with their ids and times. Only the contract of
+session services is used, so a session can move from any backend to any other.
 """
 
 import json
@@ -26,12 +25,12 @@ SHARED = (State.APP_PREFIX, State.USER_PREFIX)
 
 
 class TransferError(SessionStoreError):
-    """A line that is not an exported session, or a session that is there already."""
+    """The line is not an exported session, or the session already exists."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """One session, as a line holds it."""
+    """The session of a line."""
 
     app_name: str
     user_id: str
@@ -63,7 +62,7 @@ def parse(line: str) -> Exported:
     """Return the session of a line.
 
     Raises:
-        TransferError: the line is not what `dump` makes.
+        TransferError: the line is not an exported session.
     """
     try:
         data = json.loads(line)
@@ -95,7 +94,7 @@ async def restore(service: PersistentSessionService, sessions: Sequence[Exported
     """Create the sessions with their events: all of them, or none.
 
     Raises:
-        TransferError: one of them is there already, or could not be written.
+        TransferError: one of them already exists, or could not be written.
     """
     for session in sessions:
         if await exists(service, session):
@@ -114,7 +113,7 @@ async def restore(service: PersistentSessionService, sessions: Sequence[Exported
 
 
 async def exists(service: PersistentSessionService, session: Exported) -> bool:
-    """Tell whether there is a session of that name."""
+    """Return whether the session exists."""
     found = await service.get_session(
         app_name=session.app_name,
         user_id=session.user_id,
@@ -125,7 +124,7 @@ async def exists(service: PersistentSessionService, session: Exported) -> bool:
 
 
 async def delete(service: PersistentSessionService, session: Exported) -> None:
-    """Delete the session of that name."""
+    """Delete the session."""
     await service.delete_session(
         app_name=session.app_name, user_id=session.user_id, session_id=session.session_id
     )
@@ -134,7 +133,7 @@ async def delete(service: PersistentSessionService, session: Exported) -> None:
 async def _create(
     service: PersistentSessionService, session: Exported, created: list[Exported]
 ) -> None:
-    """Create a session and append its events; `created` learns of it before anything can fail."""
+    """Create a session, add it to `created`, and append its events."""
     target = await service.create_session(
         app_name=session.app_name,
         user_id=session.user_id,
@@ -150,10 +149,9 @@ async def _create(
 async def _restore_shared_state(
     service: PersistentSessionService, sessions: Sequence[Exported]
 ) -> None:
-    """Give users and apps the state that they had when they were exported.
+    """Set the state of users and apps to that of the export.
 
-    The events that were appended set it to what it was at their time, which other sessions may have
-    changed since.
+    The appended events have set it to older values, which other sessions may have changed later.
     """
     shared: dict[tuple[str, str], dict[str, Any]] = {}
     for session in sessions:

@@ -1,4 +1,4 @@
-"""Times to live, as people write them: `90s`, `30m`, `24h`, `7d`, plain seconds, `0` for never."""
+"""Times to live: `90s`, `30m`, `24h`, `7d`, plain seconds, or `0` for ever."""
 
 import re
 
@@ -6,14 +6,14 @@ from .errors import ConfigurationError
 
 NEVER = 0
 MAX_TTL = 36_500 * 86_400
-"""Seconds in a hundred years: within what every database can hold as an expiry date."""
+"""Seconds in a hundred years. Every database can store such an expiry date."""
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _TTL = re.compile(r"([0-9]{1,12})([smhd]?)")
 
 
 def parse_ttl(value: str | int) -> int:
-    """Return a time to live in whole seconds; 0 means never.
+    """Return a time to live in whole seconds. 0 means that the session never expires.
 
     Raises:
         ConfigurationError: the value is not a time to live, or is longer than a hundred years.

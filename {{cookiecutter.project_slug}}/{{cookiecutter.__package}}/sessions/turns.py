@@ -1,14 +1,13 @@
 """One turn at a time for each session, in order of arrival.
 
-Within a process, turns of a session stand in a queue. Between processes, the head of the queue holds a
-lease in the store: a session under a reserved app name that is created at the beginning of the turn
-and deleted at its end. A store creates a session for one caller only and lets it expire, so that it
-can keep leases without another method. If a process is killed, its lease expires. A longer turn renews
-its lease by appending to it.
+Within a process, the turns of a session wait in a queue. Between processes, the turn at the head of the queue
+holds a lease in the store: a session with a reserved app name, created at the beginning of the turn and deleted
+at its end. A store creates a session for one caller only and lets it expire, so leases need no further methods.
+If a process is killed, its lease expires. A long turn renews its lease by appending to it.
 
-Between processes that wait for the same session, the one that asks first after the end of a turn is
-next, and they ask at random intervals. The lease only spares them the refusal: a holder that was paused
-beyond its lease is still refused by the revision of the session, as every stale writer is.
+Processes that wait for a lease try again at random intervals, and the first to try gets it. The lease only
+avoids refusals. If a process was paused for longer than its lease, its append is refused like that of any stale
+writer.
 """
 
 import asyncio
@@ -32,16 +31,16 @@ from .telemetry import turn_waits
 logger = logging.getLogger(__name__)
 
 LEASES = "\x1fturns\x1f"
-"""What the app names of leases begin with. No session can be created under such a name."""
+"""The prefix of the app names of leases. The service refuses sessions with such names."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
-"""Seconds between two attempts to get a lease that another process holds."""
+"""Seconds between two attempts to get the lease of another process."""
 
 Mode = Literal["on", "process", "off"]
 
 
 class Turn:
-    """A claim on a session: while it lasts, no other turn on this session begins."""
+    """A turn on a session. Until it ends, no other turn on the session begins."""
 
     def __init__(self, queue: "TurnQueue", key: SessionKey) -> None:
         self.queue = queue
@@ -49,14 +48,14 @@ class Turn:
         self.loop = asyncio.get_running_loop()
         self.task = asyncio.current_task()
         self.admitted: asyncio.Future[None] = self.loop.create_future()
-        """Done when the turn is at the head of the queue of this process."""
+        """Done once the turn is at the head of the queue."""
         self.ended = False
         self.empty = True
-        """Whether nothing was appended in this turn so far."""
+        """Whether nothing has been appended in this turn."""
         self.lease: Position | None = None
-        """The position of the lease in the store. None if turns are counted within one process."""
+        """The position of the lease in the store. None with `turns=process`."""
         self.valid_until = float("inf")
-        """Until when the lease is valid, on the monotonic clock."""
+        """The end of the lease on the monotonic clock."""
         self.renewal: asyncio.TimerHandle | None = None
         self.watched = False
         """Whether the task that runs the agent is watched."""
@@ -67,14 +66,14 @@ class Turn:
         return time.monotonic() >= self.valid_until
 
     def __deepcopy__(self, memo: object) -> "Turn":
-        """A copy of a session belongs to the same turn."""
+        """Return the same turn: copies of a session share it."""
         return self
 
 
 def watch_agent() -> None:
-    """End the current turn if the running task, which runs the agent for it, is cancelled.
+    """End the current turn if the running task, which runs the agent, is cancelled.
 
-    The Runner cancels that task when the run is cancelled, and tells nobody else.
+    If a run is cancelled, the Runner cancels that task and calls no plugin.
     """
     turn, task = _current.get(), asyncio.current_task()
     if turn and task and task is not turn.task and not turn.watched:
@@ -88,17 +87,17 @@ def watch_agent() -> None:
 
 
 _current: ContextVar[Turn | None] = ContextVar("turn", default=None)
-"""The turn that the running code belongs to."""
+"""The turn of the running code."""
 
 
 class TurnQueue:
-    """Gives turns on sessions, one at a time for each session.
+    """Queues turns, one at a time for each session.
 
     Args:
-        store: where leases are kept.
-        mode: `on` for all processes that share the store, `process` for this one alone, or `off`.
-        lease: seconds after which the turn of a process that was killed is over.
-        wait: seconds that a turn waits for those before it.
+        store: the store of leases.
+        mode: `on` for all processes that share the store, `process` for this one only, or `off`.
+        lease: seconds after which the turn of a killed process ends.
+        wait: seconds that a turn waits for earlier ones.
     """
 
     def __init__(
@@ -114,23 +113,23 @@ class TurnQueue:
         self._process = os.getpid()
 
     async def begin(self, key: SessionKey) -> tuple[Turn | None, bool]:
-        """Wait for the turns before this one, and return the turn and whether it had to wait.
+        """Wait for earlier turns, and return the turn and whether it had to wait.
 
-        The turn is None if turns are off, and for code that runs within a turn on the same session,
-        such as a tool that calls the agent again.
+        The turn is None if turns are off, or if the code already runs within a turn on this session, such as a
+        tool that calls the agent.
 
         Raises:
-            TurnTimeout: the turns before this one took longer than `wait`.
+            TurnTimeout: earlier turns took longer than `wait`.
         """
         if self.mode == "off":
             return None, False
-        if self._process != os.getpid():  # this is a forked child, which has no turn of its own
+        if self._process != os.getpid():  # a forked child has no turns
             self._queues, self._lock, self._process = {}, Lock(), os.getpid()
         outer = _current.get()
         if outer and outer.queue is self and outer.key == key and not outer.ended:
             if outer.task is not asyncio.current_task():
                 return None, False
-            await self.end(outer)  # it was cancelled: its task is already at the next turn
+            await self.end(outer)  # it was cancelled, and its task begins the next turn
         started = time.monotonic()
         turn, deadline = Turn(self, key), started + self.wait
         waited = await self._queue_up(turn, deadline)
@@ -147,7 +146,7 @@ class TurnQueue:
         return turn, waited
 
     async def end(self, turn: Turn) -> None:
-        """Let the next turn begin. To end a turn twice does no harm."""
+        """End a turn, unless it has ended, and let the next one begin."""
         if turn.ended:
             return
         turn.ended = True
@@ -162,12 +161,12 @@ class TurnQueue:
             self._leave(turn)
 
     def abandon(self, turn: Turn) -> None:
-        """End a turn soon, from any thread: it was cancelled, or nobody refers to it any more."""
+        """End a turn that was cancelled or is garbage soon. Any thread may call this."""
         if turn.ended:
             return
         try:
             turn.loop.call_soon_threadsafe(self._end_soon, turn)
-        except RuntimeError:  # the loop is closed: the lease expires
+        except RuntimeError:  # the loop is closed, so the lease expires
             turn.ended = True
             self._leave(turn)
 
@@ -182,7 +181,7 @@ class TurnQueue:
         await asyncio.gather(*own, return_exceptions=True)
 
     async def _queue_up(self, turn: Turn, deadline: float) -> bool:
-        """Wait until the turn is at the head of the queue; return whether others were before it."""
+        """Wait until the turn is at the head of the queue. Return whether others were before it."""
         with self._lock:
             queue = self._queues.setdefault(turn.key, deque())
             queue.append(turn)
@@ -200,7 +199,7 @@ class TurnQueue:
         return True
 
     def _leave(self, turn: Turn) -> None:
-        """Take a turn out of its queue, and admit the next one if it was at the head."""
+        """Remove a turn from its queue. If it was at the head, admit the next one."""
         with self._lock:
             queue = self._queues.get(turn.key)
             if not queue or turn not in queue:
@@ -212,9 +211,9 @@ class TurnQueue:
                 del self._queues[turn.key]
 
     async def _take_lease(self, turn: Turn, deadline: float, *, waited: bool) -> bool:
-        """Create the lease, waiting for that of another process; return whether there was one."""
+        """Create the lease, and wait for that of another process. Return whether there was one."""
         pause, found = FIRST_PAUSE, False
-        if waited:  # give a process that waits as well its chance
+        if waited:  # another process may be waiting as well
             await asyncio.sleep(random.uniform(0, 2 * FIRST_PAUSE))  # noqa: S311
         while True:
             started = time.monotonic()
@@ -254,7 +253,7 @@ class TurnQueue:
         self._run_soon(turn, self.end)
 
     def _run_soon(self, turn: Turn, work: Callable[[Turn], Coroutine[Any, Any, None]]) -> None:
-        """Run something for a turn in a task that `close` waits for."""
+        """Run a coroutine for a turn in a task that `close` waits for."""
         task = turn.loop.create_task(work(turn))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -263,7 +262,7 @@ class TurnQueue:
         turn.renewal = turn.loop.call_later(self.lease / 3, self._run_soon, turn, self._renew)
 
     async def _renew(self, turn: Turn) -> None:
-        """Extend the lease of a turn that takes long."""
+        """Renew the lease of a long turn."""
         started, now = time.monotonic(), platform_time.get_time()
         if turn.ended or turn.lease is None or turn.lost:
             return
@@ -297,7 +296,7 @@ def _lease_of(key: SessionKey) -> SessionKey:
 
 
 def _admit(turn: Turn) -> bool:
-    """Wake a turn that waits; return whether its event loop can still run it."""
+    """Wake a waiting turn. Return whether its event loop is still open."""
 
     def wake() -> None:
         if not turn.admitted.done():

@@ -1,10 +1,10 @@
 """Session URIs: `scheme://[user:password@]host[:port]/path?option=value`.
 
-The options in the query belong to the service (`ttl`, `cache_mb`, …), to the store and to the driver.
-Each takes its own out, and what is left is an error that lists the known ones.
+The service (`ttl`, `cache_mb`, …), the store and the driver take their options out of the query. Options that
+are left are an error.
 
-No message shows what may be a password. If one has an unescaped `/`, `?` or `#`, its beginning looks
-like a host and its end like a path or an option, so both are checked before they are shown anywhere.
+No message shows a password. In a password with an unescaped `/`, `?` or `#`, the beginning looks like a host
+and the end like a path or an option, so these are checked before they are shown.
 """
 
 import re
@@ -18,7 +18,7 @@ from .errors import ConfigurationError
 T = TypeVar("T")
 
 _HOSTS = re.compile(r"(([\w.%-]+|\[[\w:.%]+\])?(:[0-9]+)?(,|$))*", re.ASCII)
-"""`host:port`, several of them with commas between, or nothing. An IPv6 address is in brackets."""
+"""`host:port`, several of them separated by commas, or nothing. IPv6 addresses are in brackets."""
 _OPTION = re.compile(r"[A-Za-z_]+")
 _CREDENTIALS = re.compile(r":[^/]*@")
 _ESCAPE = (
@@ -27,14 +27,14 @@ _ESCAPE = (
 
 
 class Options:
-    """The options of one URI. Each reader takes out those that it knows."""
+    """The options of a URI. Each reader takes out those that it knows."""
 
     def __init__(self, values: Mapping[str, str]) -> None:
         self._values = dict(values)
         self._known: set[str] = set()
 
     def take(self, name: str, convert: Callable[[str], T], default: T) -> T:
-        """Return the option converted, or the default where the URI does not name it."""
+        """Return the converted option, or the default if the URI does not have it."""
         self._known.add(name)
         if name not in self._values:
             return default
@@ -60,32 +60,32 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class SessionURI:
-    """A session URI taken apart. Never print it: `location` is the part that may be shown."""
+    """The parts of a session URI. Only `location` may be shown."""
 
     scheme: str
     variant: str
-    """What the scheme has beyond the project's own, such as `s` for TLS; often empty."""
+    """The suffix of the scheme, such as `s` for TLS. Often empty."""
     username: str | None
     password: str | None = field(repr=False)
     hosts: str
-    """Everything between the credentials and the path, as written: `host:port`, or several."""
+    """The text between the credentials and the path: `host:port`, or several."""
     path: str
     """The path with its leading slash, percent-decoded."""
     options: Options = field(repr=False)
 
     @property
     def location(self) -> str:
-        """Where the data is, without credentials and options."""
+        """Hosts and path, without credentials and options."""
         return f"{self.hosts}{self.path}"
 
 
 def parse_uri(
     text: str, *, scheme: str, schemes: Iterable[str], options: Mapping[str, object]
 ) -> SessionURI:
-    """Take a session URI apart; keyword options win over those of its query.
+    """Parse a session URI. Keyword options win over those of its query.
 
     Raises:
-        ConfigurationError: it is not a URI of one of these schemes. No message shows a password.
+        ConfigurationError: it is not a URI of one of these schemes.
     """
     known = tuple(schemes)
     try:
@@ -93,7 +93,7 @@ def parse_uri(
         parts = urlsplit(text)
         username = None if parts.username is None else unquote(parts.username)
         password = None if parts.password is None else unquote(parts.password)
-    except ValueError:  # its text may hold a password
+    except ValueError:  # its text may contain a password
         raise ConfigurationError(f"The session URI cannot be parsed: {_ESCAPE}.") from None
     if parts.scheme not in known:
         what = f"an unknown scheme {parts.scheme!r}" if parts.scheme else "no scheme"

@@ -1,9 +1,9 @@
-"""The file behind `custom.py`: a line of JSON for each change, written under a lock.
+"""The journal of `store.py`: a file with a line of JSON for each change, written under a lock.
 
-The lock is a file of its own beside the journal, and the journal is only ever open while it is held. So any
-number of processes on one machine can share a journal, and one of them can put another in its place.
-A process that is killed while it writes leaves half a line at the end: nobody has been told that this
-change was made, it is not read, and the next change takes its place.
+The lock is a file beside the journal, and the journal is open only while the lock is held. So any number of
+processes on one machine can share a journal, and one of them can replace it. A process that is killed while it
+writes leaves half a line at the end. That change was not acknowledged: it is not read, and the next change
+overwrites it.
 """
 
 import json
@@ -22,12 +22,12 @@ from ..store import Head, Position, ScopedState, SessionKey, StoredEvent
 
 FORMAT = "sessions 1"
 GROWTH = 1_000
-"""Lines that a journal grows by, beyond twice what it began with, before it is written anew."""
+"""A journal is rewritten once it has this many lines more than twice its initial number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """All that one operation changes. Without a head the session is removed."""
+    """The changes of one operation. Without a head, the session is removed."""
 
     key: SessionKey
     head: Head | None
@@ -35,7 +35,7 @@ class Change:
     event: StoredEvent | None = None
 
     def to_line(self) -> bytes:
-        """Return the change as JSON; bytes are written as the letters of the same numbers."""
+        """Return the change as JSON. Bytes are written as Latin-1 letters."""
         key, state, head, event = self.key, self.state, None, None
         if self.head:
             at = self.head.position
@@ -58,7 +58,7 @@ class Change:
 
     @classmethod
     def from_line(cls, line: bytes) -> "Change":
-        """Return the change that `to_line` was given."""
+        """Return the change of a line from `to_line`."""
         fields = json.loads(line)
         key, head, event = SessionKey(*fields["key"]), None, None
         if fields["head"]:
@@ -111,7 +111,7 @@ class Journal:
 
     @contextmanager
     def locked(self) -> Iterator[News]:
-        """Hold the journal alone, and learn what others have written into it."""
+        """Lock the journal, and return what other processes have written."""
         if self._path is None:
             yield News()
             return
@@ -132,7 +132,7 @@ class Journal:
             ) from error
 
     def write(self, change: Change) -> None:
-        """Add a change; it is on the disk when this returns."""
+        """Add a change and wait until it is on disk."""
         line = change.to_line()
         if self._file:
             self._file.truncate(self._read_to)
@@ -144,7 +144,7 @@ class Journal:
         self._length += 1
 
     def rewrite(self, changes: Iterable[Change]) -> None:
-        """Put another journal in the place of this one; nothing may be written after that."""
+        """Replace the journal. After that, nothing may be written until it is locked again."""
         lines = [change.to_line() for change in changes]
         self._length = self._length_when_new = len(lines)
         if self._path is None:
@@ -182,7 +182,11 @@ class Journal:
         return News(changes, from_the_start)
 
     def _check(self, title: bytes) -> int:
-        """Return how many lines the journal began with, if it is one of ours."""
+        """Return the initial number of lines of the journal.
+
+        Raises:
+            ConfigurationError: it is not a journal of this version.
+        """
         try:
             fields = json.loads(title)
             found, lines = str(fields["format"]), int(fields["lines"])

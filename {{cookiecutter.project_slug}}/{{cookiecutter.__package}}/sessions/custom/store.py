@@ -1,9 +1,8 @@
-"""Sessions in memory, behind a journal on disk: a store to read, and then to replace by your own.
+"""Sessions in memory with a journal on disk: an example to replace by your own store.
 
-All data is in the dictionaries below. Whatever changes them is a `Change`, and `_commit` is the one place
-where that happens, so that it happens wholly or not at all. The journal (`journal.py`) is what
-survives: a change is written there first, and before each operation the store catches up with what
-other processes have written. docs/writing-a-store.md goes through this file method by method.
+All data is in the dictionaries below. Each `Change` of them goes through `_commit`, which applies all of it or
+nothing. A change is first written to the journal (`journal.py`), and before each operation the store applies
+the changes of other processes. docs/writing-a-store.md explains the methods.
 """
 
 import asyncio
@@ -35,12 +34,12 @@ from .journal import Change, Journal
 T = TypeVar("T")
 
 GRACE = 300.0
-"""Seconds that an expired session is kept, in case another process has a slower clock."""
+"""Seconds that an expired session is kept, because the clock of another process may be slow."""
 
 
 @dataclass(slots=True)
 class Session:
-    """A session: its events are `events[0]` to `events[head.position.revision - 1]`."""
+    """A session. Its events are `events[0]` to `events[head.position.revision - 1]`."""
 
     head: Head
     state: dict[str, bytes] = field(default_factory=dict)
@@ -49,7 +48,7 @@ class Session:
 
 @dataclass(slots=True)
 class User:
-    """A user of an app: sessions by id, and the state that they share."""
+    """A user of an app: the sessions by id, and the state that they share."""
 
     sessions: dict[str, Session] = field(default_factory=dict)
     state: dict[str, bytes] = field(default_factory=dict)
@@ -57,7 +56,7 @@ class User:
 
 @dataclass(slots=True)
 class App:
-    """An app: users by id, and the state that all of them share."""
+    """An app: the users by id, and the state that they share."""
 
     users: dict[str, User] = field(default_factory=dict)
     state: dict[str, bytes] = field(default_factory=dict)
@@ -76,7 +75,7 @@ class CustomStore(SessionStore):
     def from_uri(cls, uri: SessionURI) -> Self:
         """Open `scheme:///relative.jsonl`, `scheme:////absolute.jsonl`, or `scheme://` for no file.
 
-        Option: `lock_timeout` (seconds to wait for another process that uses the file).
+        Option: `lock_timeout`, the seconds to wait for another process that uses the file.
         """
         if uri.hosts or uri.username:
             raise ConfigurationError(
@@ -195,9 +194,9 @@ class CustomStore(SessionStore):
 
     @override
     async def close(self) -> None:
-        """Nothing is open between two operations."""
+        """Do nothing: no file is open between two operations."""
 
-    # Each operation runs alone, with all that was committed before it in memory.
+    # Each operation runs alone, after all committed changes were applied.
 
     async def _alone(self, operation: Callable[[], T]) -> T:
         return await asyncio.to_thread(self._run, operation)
@@ -218,7 +217,7 @@ class CustomStore(SessionStore):
         return self._apps.get(app_name, App()).users.get(user_id, User())
 
     def _stored(self, key: SessionKey, events: Sequence[StoredEvent] = ()) -> SessionRecord:
-        """Return copies of the state, because the next operation changes the original."""
+        """Return a session with copies of its state, because later operations change the original."""
         app = self._apps[key.app_name]
         user = app.users[key.user_id]
         session = user.sessions[key.session_id]
@@ -226,7 +225,7 @@ class CustomStore(SessionStore):
         return SessionRecord(session.head, state, events)
 
     def _commit(self, change: Change) -> None:
-        """Make a change for good: if the journal cannot take it, nothing has happened."""
+        """Write a change to the journal, and then apply it."""
         self._journal.write(change)
         self._apply(change)
 
@@ -247,7 +246,7 @@ class CustomStore(SessionStore):
         app.state.update(change.state.app)
 
     def _tidy(self, now: float) -> None:
-        """Forget what has expired, and write the journal anew, once most of it is history."""
+        """Remove expired sessions and rewrite the journal, once most of its lines are obsolete."""
         if not self._journal.grown:
             return
         for app in self._apps.values():
@@ -260,7 +259,7 @@ class CustomStore(SessionStore):
         self._journal.rewrite(self._everything())
 
     def _everything(self) -> Iterator[Change]:
-        """Yield the changes that make what is in memory out of nothing."""
+        """Yield changes that recreate all data."""
         for app_name, app in self._apps.items():
             yield Change(SessionKey(app_name, "", ""), None, ScopedState(app=app.state))
             for user_id, user in app.users.items():

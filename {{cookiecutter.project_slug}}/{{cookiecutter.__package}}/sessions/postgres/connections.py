@@ -1,10 +1,9 @@
-"""How statements reach PostgreSQL: a few connections for each event loop, one round trip for a statement.
+"""Connections to PostgreSQL: a few for each event loop, one round trip for a statement.
 
-asyncpg's own pool is not used, because it numbers the statements that it prepares. A proxy that changes
-the server connection with every transaction, such as PgBouncer before 1.21, could then run the statement to
-which another process gave the same number. Here the name of a statement is the digest of its text. Where
-such a proxy shows, statements are sent along with their arguments: still one round trip, but each is
-planned again.
+asyncpg's own pool is not used, because it numbers its prepared statements. With a proxy that changes the server
+connection for every transaction, such as PgBouncer before 1.21, another process may have given the same number
+to another statement. Here the name of a statement is the digest of its text. If there is such a proxy,
+statements are sent with their arguments: still one round trip, but each call is planned again.
 """
 
 import asyncio
@@ -28,11 +27,11 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 PAUSES = (0.02, 0.2, 0.5)
-"""Seconds to wait before each new attempt when the connection was lost, as in a failover."""
+"""Seconds before each new attempt after a lost connection, such as in a failover."""
 IDLE_SECONDS = 180.0
-"""How long an idle connection is trusted: firewalls forget connections after some minutes."""
+"""Seconds of idleness after which a connection is replaced, because a firewall may have dropped it."""
 CLOSE_SECONDS = 2.0
-"""How long a connection may take to cancel its statement and to close."""
+"""Seconds that a connection may take to cancel its statement and close."""
 
 
 class Connection:
@@ -56,7 +55,7 @@ class Connection:
         return await statement.fetch(*arguments)
 
     async def close(self) -> None:
-        """Have the server cancel what is still running there, and close. Errors are only logged."""
+        """Cancel the running statement on the server, and close. Errors are only logged."""
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self.raw.close()
@@ -65,7 +64,7 @@ class Connection:
 
 
 class Connections:
-    """The connections of one event loop, opened when needed."""
+    """The connections of one event loop. They are opened on demand."""
 
     def __init__(self, options: PostgresOptions) -> None:
         self.options = options
@@ -76,20 +75,20 @@ class Connections:
         self._closed = False
 
     async def fetch(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
-        """Run a statement, again if its connection is lost: it must do no harm when it runs twice."""
+        """Run a statement, and repeat it after a lost connection. It must be safe to repeat."""
         return await self.finish(self._fetch(sql, arguments))
 
     async def finish(self, work: Coroutine[Any, Any, T]) -> T:
-        """Wait for work that goes on if the caller is cancelled.
+        """Wait for work that continues if the caller is cancelled.
 
-        To interrupt a statement, or a connection that is being opened, would cost the connection.
+        An interruption would cost the connection.
         """
         task = self.spawn(work)
         await asyncio.wait([task])
         return task.result()
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
-        """Begin work that need not be waited for. `close` does."""
+        """Start work in the background. `close` waits for it."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._forget)
@@ -124,7 +123,7 @@ class Connections:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """Lend a connection. One on which anything failed is not used again."""
+        """Lend a connection. After a failure it is not used again."""
         async with self._turns:
             connection = await self._open()
             try:
@@ -132,7 +131,7 @@ class Connections:
             except BaseException as error:
                 self.spawn(connection.close())
                 if lost(error):
-                    self._drop_idle()  # what ended this one has probably ended the others
+                    self._drop_idle()  # the others are probably lost as well
                 raise
             self._keep(connection)
 
@@ -144,10 +143,10 @@ class Connections:
                 return connection
         connecting = asyncpg.connect(**self.options.connect)
         try:
-            # In a context of its own, because a connection keeps the one that it was opened in.
+            # A connection keeps the context in which it was opened, so it gets an empty one.
             return Connection(await asyncio.create_task(connecting, context=Context()))
         except (ValueError, KeyError) as error:
-            if isinstance(error, OSError):  # a certificate that is refused is both
+            if isinstance(error, OSError):  # the error of a refused certificate is both
                 raise
             text = first_line(error)
             raise ConfigurationError(f"The session URI cannot be used: {text}.") from error
@@ -160,13 +159,13 @@ class Connections:
             self._idle.append(connection)
 
     def _drop_idle(self, seconds: float = 0.0) -> None:
-        """Drop the connections that have been idle for so long; the first is the oldest."""
+        """Drop connections that have been idle for this long. The first is the oldest."""
         latest = time.monotonic() - seconds
         while self._idle and self._idle[0].idle_since <= latest:
             self._idle.pop(0).raw.terminate()
 
     async def close(self) -> None:
-        """Finish what is going on in the background, and close what is not in use."""
+        """Wait for background work, and close all idle connections."""
         while self._tasks:
             await asyncio.wait(self._tasks)
         self._closed = True

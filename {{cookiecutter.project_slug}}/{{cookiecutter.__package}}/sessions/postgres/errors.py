@@ -1,4 +1,4 @@
-"""What goes wrong between us and PostgreSQL, and the sentence for it."""
+"""Errors of PostgreSQL as sentences that name the cause and the remedy."""
 
 import ssl
 from pathlib import Path
@@ -8,13 +8,13 @@ import asyncpg
 from ..errors import StoreUnavailable
 
 FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
-"""What comes out of asyncpg. Its texts hold no password, and neither do those of PostgreSQL."""
+"""Errors of asyncpg. Their texts have no password."""
 
 STATEMENT_UNKNOWN = (
     asyncpg.InvalidSQLStatementNameError,
     asyncpg.DuplicatePreparedStatementError,
 )
-"""A proxy has given us another server connection than the one that prepared the statement."""
+"""A proxy has changed the server connection since the statement was prepared."""
 
 TABLES_MISSING = (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError)
 
@@ -33,18 +33,18 @@ HINTS = {
     "42P01": "the tables of sessions are gone; the next call creates them again",
     "42703": "the tables of sessions are not those of this version; start the program again",
 }
-"""What an answer of the server means and what to do, by its SQLSTATE; {} is the server's own text."""
+"""Hints by SQLSTATE. {} is the server's own text."""
 
 
 def lost(error: BaseException) -> bool:
-    """Whether the connection is of no more use, and others that were open have probably gone with it."""
+    """Return whether the connection is lost, and other open ones probably as well."""
     if isinstance(error, TimeoutError | asyncpg.QueryCanceledError):
         return False
     return isinstance(
         error,
         asyncpg.PostgresConnectionError
         | asyncpg.InterfaceError
-        | asyncpg.InternalClientError  # the server said goodbye while the statement was sent
+        | asyncpg.InternalClientError  # the server closed while the statement was sent
         | asyncpg.OperatorInterventionError  # shutting down, starting up, idle for too long
         | asyncpg.ReadOnlySQLTransactionError  # it was the primary before a failover
         | OSError,
@@ -52,7 +52,7 @@ def lost(error: BaseException) -> bool:
 
 
 def worth_another_try(error: BaseException) -> bool:
-    """Whether the same statement may well succeed the next time."""
+    """Return whether a repetition of the statement may succeed."""
     return lost(error) or isinstance(
         error,
         asyncpg.TransactionRollbackError  # a deadlock, or an isolation level above the default
@@ -61,14 +61,14 @@ def worth_another_try(error: BaseException) -> bool:
 
 
 def translated(error: Exception, location: str) -> Exception:
-    """Return what to raise instead of one of `FAILURES`: `StoreUnavailable`, or `ValueError` for data."""
+    """Return `StoreUnavailable`, or `ValueError` for bad data, in place of one of `FAILURES`."""
     if isinstance(error, asyncpg.DataError | asyncpg.IntegrityConstraintViolationError):
         return ValueError(f"PostgreSQL cannot store a value: {first_line(error)}.")
     return StoreUnavailable(f"PostgreSQL at {location}: {_explain(error)}.")
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of a message, without its full stop."""
+    """Return the first line of a message without its full stop."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 

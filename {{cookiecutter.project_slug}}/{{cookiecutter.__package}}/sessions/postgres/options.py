@@ -1,4 +1,4 @@
-"""What a session URI says about PostgreSQL: how to connect, and where the tables are."""
+"""The options of a session URI for PostgreSQL."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,21 +12,21 @@ DRIVER_OPTIONS = (
     *("ssl_min_protocol_version", "ssl_max_protocol_version", "target_session_attrs"),
     *("krbsrvname", "gsslib", "application_name", "options"),
 )
-"""What asyncpg takes from the query of a URI. It passes the last two on to the server."""
+"""asyncpg's options of a URI. It passes the last two on to the server."""
 
 
 @dataclass(frozen=True, slots=True)
 class PostgresOptions:
-    """The options of one store."""
+    """The options of a store."""
 
     connect: dict[str, Any] = field(repr=False)
-    """The arguments of `asyncpg.connect`, a password among them."""
+    """The arguments of `asyncpg.connect`, including the password."""
     location: str
     """Hosts and database, for people."""
     schema: str
-    """The schema that holds the tables."""
+    """The schema of the tables."""
     max_connections: int
-    """The most connections of one event loop."""
+    """Connections of one event loop at most."""
     timeout: float
     """Seconds that one call may take, including the wait for a connection."""
     prepared: bool

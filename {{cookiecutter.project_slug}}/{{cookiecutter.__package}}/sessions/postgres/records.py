@@ -1,4 +1,4 @@
-"""From what crosses the seam to arguments of statements, and from rows back."""
+"""Converts records of the seam to arguments of statements, and rows to records."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -10,19 +10,19 @@ from ..store import Head, Position, ScopedState, SessionKey, SessionRecord, Stor
 from .statements import APP_STATE, EVENT, SESSION, SESSION_STATE, USER_STATE
 
 LARGEST = 500_000_000
-"""Bytes that one write may have: PostgreSQL ends at 1 GB, counted in its text form, which is twice as long."""
+"""Bytes of one write. PostgreSQL's limit is 1 GB in text form, which is twice as long."""
 
 
 def names(key: SessionKey) -> tuple[bytes, bytes, bytes]:
-    """Return the first three arguments of every statement about one session."""
+    """Return the first three arguments of every statement on one session."""
     return key.app_name.encode(), key.user_id.encode(), key.session_id.encode()
 
 
 def state_arguments(state: ScopedState, event: bytes = b"") -> list[list[bytes]]:
-    """Return keys and values of session, user and app: six lists.
+    """Return keys and values of session, user and app as six lists.
 
     Raises:
-        ValueError: together with the event they are too large.
+        ValueError: they are too large together with the event.
     """
     arguments: list[list[bytes]] = []
     for values in (state.session, state.user, state.app):
@@ -37,8 +37,8 @@ def state_arguments(state: ScopedState, event: bytes = b"") -> list[list[bytes]]
 
 
 def session_records(app_name: str, rows: Sequence[asyncpg.Record]) -> list[SessionRecord]:
-    """Return the sessions in rows of `READ_LIVE`. Events are of the only session."""
-    # State by the kind of its row, and by the user's digest or the session's number.
+    """Return the sessions of rows of `READ_LIVE`. Only a single session has events."""
+    # State by kind of row, and by the digest of the user or the number of the session.
     states: defaultdict[tuple[int, bytes | int | None], dict[str, bytes]] = defaultdict(dict)
     heads, events = [], []
     for row in rows:

@@ -1,7 +1,7 @@
-"""The tables in PostgreSQL: created once, and migrated from version to version.
+"""The tables and their migrations.
 
-Names and keys are bytes (UTF-8), because text of PostgreSQL cannot hold every string. Indexes hold their
-digests, because a row of an index must be short. In `psql`:
+Names and keys are UTF-8 bytes, because PostgreSQL's text cannot store every string. Indexes use digests,
+because rows of an index must be short. In `psql`:
 
     SELECT convert_from(session_id, 'UTF8') FROM sessions.sessions WHERE sha256(user_id) = sha256('ada');
     SELECT convert_from(value, 'UTF8') FROM sessions.user_state
@@ -69,16 +69,16 @@ MIGRATIONS = (
     ) WITH (fillfactor = 70);
     """,
 )
-"""What leads from each version to the next; the first starts from nothing. Only ever add to the end."""
+"""The steps from each version to the next. Only append to this list."""
 
 LOCK_CLASS = 0x41444B53
 """The class of our advisory locks (`ADKS` in ASCII)."""
 MIGRATION_SECONDS = 300.0
-"""How long a migration may take, here or in the process that came first."""
+"""Seconds that a migration may take, here or in another process."""
 
 
 async def prepare(connections: Connections) -> None:
-    """Bring the tables to the version of this program, in whichever of several processes comes first.
+    """Migrate the tables to the version of this program, unless another process does.
 
     Raises:
         ConfigurationError: the schema belongs to another program, or to a newer version of this one.
@@ -101,7 +101,7 @@ async def read_version(connections: Connections) -> int:
 
 async def _migrate(raw: "asyncpg.Connection[asyncpg.Record]", schema: str) -> None:
     async with raw.transaction(isolation="read_committed"):
-        # Ends with the transaction, so that a proxy may give the connection to another client then.
+        # The lock ends with the transaction, after which a proxy may give the connection to another client.
         await raw.fetch("SELECT pg_advisory_xact_lock($1, hashtext($2))", LOCK_CLASS, schema)
         version = await _version(raw, schema)
         if not await raw.fetch("SELECT FROM pg_namespace WHERE nspname = $1", schema):

@@ -1,14 +1,13 @@
-"""What PostgreSQL executes. Each statement is one atomic operation of `store.py`.
+"""SQL statements. Each is one atomic operation of `store.py`.
 
-`$schema` stands for the schema of the tables; `in_schema` puts its name there. The first parameters
-are the app, the user and the session, in this order. Names are compared by their digests, as the indexes
-have them.
+`in_schema` replaces `$schema` by the schema of the tables. The first parameters are the app, the user and the
+session, in this order. Names are compared by their digests, which the indexes have.
 """
 
 from functools import cache
 
 SESSION, APP_STATE, USER_STATE, SESSION_STATE, EVENT = range(5)
-"""The `kind` of a row of `READ_LIVE`: a session, a value of state, or an event."""
+"""The kinds of rows of `READ_LIVE`: a session, a value of state, or an event."""
 
 THIS_SESSION = (
     "sha256(app_name) = sha256($1) AND sha256(user_id) = sha256($2)"
@@ -22,7 +21,7 @@ def _live(now: str) -> str:
 
 
 def _removable(expires_at: str) -> str:
-    """Return five to ten minutes after the expiry: the clock of another process may be behind."""
+    """Return a time five to ten minutes after the expiry, because the clock of a process may be slow."""
     return f"(floor({expires_at} / 300) + 2) * 300"
 
 
@@ -47,7 +46,7 @@ READ_LIVE = f"""
     UNION ALL
     SELECT {SESSION_STATE}, session_number, NULL, key, value, NULL, NULL, NULL, NULL, NULL
     FROM $schema.session_state WHERE session_number IN (SELECT session_number FROM live)"""
-"""Reads the sessions in `live`, and the state that they have and share."""
+"""Reads the sessions in `live` with their own and shared state."""
 
 LOAD = f"""
     WITH live AS (
@@ -71,7 +70,7 @@ LOAD = f"""
         AND revision > coalesce((SELECT revision FROM older), (SELECT revision FROM start))
         ORDER BY revision
     )"""
-"""$4 now, $5 after this revision, $6 at most so many, $7 after the last that is older than this."""
+"""$4 now, $5 `after_revision`, $6 `limit`, $7 `since`."""
 
 LIST_APP = f"""
     WITH live AS (
@@ -96,9 +95,9 @@ READ_USER_STATE = """
 def _write_state(first: int) -> str:
     """Write keys and values of the session, its user and its app if there is a row in `written`.
 
-    They are six arrays, parameters from `first` on. Two statements that write the same keys never wait
-    for each other in a circle: keys are written in the order of their digests, those of the user before
-    those of the app. Parts that do not use each other's rows would run in no particular order.
+    They are six arrays, from parameter `first` on. To avoid deadlocks, keys are written in the order of their
+    digests, and those of the user before those of the app. Each part refers to rows of the one before, because
+    the order of independent parts is undefined.
     """
     arrays = [f"${first + index}::bytea[]" for index in range(6)]
     return f"""
@@ -145,7 +144,7 @@ CREATE = f"""
     {READ_LIVE}"""
 """$4 incarnation, $5 now, $6 time to live, $7 expiry, then the state.
 
-Returns the new session, which has no number yet, or the one that is there already.
+Returns the new session, which has no number yet, or the existing one.
 """
 
 
@@ -174,7 +173,7 @@ APPEND = _append()
 The first column is true if it was written, false if it is stale, NULL if there is no session.
 """
 APPEND_WITH_STATE = _append(f",{_write_state(9)}")
-"""The same, then the state. Most events have none, and its three parts cost something even then."""
+"""`APPEND` with state. Most events have none, and its three parts cost time even then."""
 
 DELETE = f"""
     DELETE FROM $schema.sessions WHERE {THIS_SESSION} AND ($4::float8 IS NULL OR expires_at <= $4)"""
@@ -188,4 +187,4 @@ DELETE_REMOVABLE = f"""
         ORDER BY removable_at LIMIT $1 FOR UPDATE SKIP LOCKED
     )
     RETURNING session_number"""
-"""$1 at most so many. The clock of the database decides: that of a client may be fast."""
+"""$1 limit. The clock of the database decides, because that of a client may be fast."""

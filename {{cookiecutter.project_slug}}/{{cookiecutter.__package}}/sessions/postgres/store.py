@@ -1,13 +1,12 @@
-"""Sessions in PostgreSQL: one statement, and so one round trip, for an append and for a read.
+"""Sessions in PostgreSQL. An append is one statement and one round trip, and so is a read.
 
-An append is one statement that updates the session's row, which no other append to this session can do at
-the same time, and only if that matched inserts the event and writes the state. At PostgreSQL's default
-isolation a second writer waits for the first and then finds that its revision is no longer the current
-one. State is one row for each key: appends wait for each other only where they set the same key, and
-write keys in one order, so that no two wait for each other. A read is one statement, and thus one snapshot.
+An append updates the row of the session if incarnation and revision match, and only then inserts the event and
+writes the state. A second writer waits for the first, and then its revision no longer matches. State is one row
+for each key: appends wait for each other only if they set the same key, and they write keys in one order, which
+prevents deadlocks. A read is one statement and therefore one snapshot.
 
-A session is deleted with its events and its state, by the foreign keys of these. What expired some minutes
-ago is deleted in the background by whichever process writes.
+Foreign keys delete events and state together with their session. Any process that writes also deletes, in the
+background, sessions that expired some minutes ago.
 """
 
 import time
@@ -40,9 +39,9 @@ from .records import names, session_records, state_arguments
 from .schema import prepare, read_version
 
 CLEAN_EVERY = 1.0
-"""Seconds from one look of a process for expired sessions to its next."""
+"""Seconds between two purges of expired sessions by a process."""
 CLEAN_BATCH = 20
-"""How many expired sessions are removed at once."""
+"""Expired sessions that are removed in one statement."""
 
 
 class PostgresStore(SessionStore):
@@ -59,9 +58,8 @@ class PostgresStore(SessionStore):
     def from_uri(cls, uri: SessionURI) -> Self:
         """Open `scheme://[user:password@]host[:port][,host[:port]…]/database`.
 
-        Options: `schema` that holds the tables, `max_connections` of one process in one event loop,
-        `timeout` of one operation in seconds, `statement_cache_size=0` to keep no statements on the
-        server, and those of `DRIVER_OPTIONS`.
+        Options: `schema` of the tables, `max_connections` in one event loop, `timeout` of an operation in
+        seconds, `statement_cache_size=0` to prepare no statements, and those of `DRIVER_OPTIONS`.
         """
         return cls(postgres_options(uri))
 
@@ -90,7 +88,7 @@ class PostgresStore(SessionStore):
         while True:
             rows = await self._fetch(sql.CREATE, *arguments)
             if not (found := session_records(key.app_name, rows)):
-                continue  # another creation was committed after our snapshot: look again
+                continue  # another creation was committed after the snapshot
             [record] = found
             if any(row["kind"] == sql.SESSION and row["session_number"] is None for row in rows):
                 self._clean()
@@ -164,7 +162,7 @@ class PostgresStore(SessionStore):
 
     @override
     async def ping(self) -> None:
-        # An append to no session and the deletion of none need every permission that there is.
+        # An append to no session and a deletion of none need all permissions.
         session, no_state = names(SessionKey("", "", "")), state_arguments(ScopedState())
         await self._fetch(sql.APPEND_WITH_STATE, *session, "", -1, 0.0, b"", 0.0, *no_state)
         await self._fetch(sql.DELETE, *session, 0.0)
@@ -174,10 +172,10 @@ class PostgresStore(SessionStore):
         await self._connections.close()
 
     async def _fetch(self, statement: str, *arguments: Any) -> Sequence[asyncpg.Record]:
-        """Run a statement that does no harm when it runs twice, once the tables are there.
+        """Run a statement that is safe to repeat. The first call creates the tables.
 
         Raises:
-            StoreUnavailable: PostgreSQL cannot be reached, refuses us, or did not answer in time.
+            StoreUnavailable: PostgreSQL cannot be reached, refuses the call, or did not answer in time.
             ConfigurationError: the session URI or the schema cannot be used.
             ValueError: PostgreSQL cannot store one of the arguments.
         """
@@ -195,7 +193,7 @@ class PostgresStore(SessionStore):
             raise translated(error, self.location) from error
 
     def _clean(self) -> None:
-        """Have what expired a while ago removed, once in a while and in the background."""
+        """Start a purge of expired sessions in the background from time to time."""
         if time.monotonic() >= self._next_cleaning:
             self._next_cleaning = time.monotonic() + CLEAN_EVERY
             self._connections.get().spawn(self._delete_removable())

@@ -1,4 +1,4 @@
-"""From a session URI to a client of redis-py: one server, TLS, a Unix socket, Sentinel, a cluster."""
+"""Clients of redis-py for session URIs: one server, TLS, a Unix socket, Sentinel, a cluster."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -17,10 +17,10 @@ from ..flags import boolean
 from ..uri import SessionURI, positive
 
 HEALTH_CHECK_SECONDS = 30.0
-"""A connection that was idle for longer is tried with a PING: firewalls forget such connections."""
+"""Seconds of idleness after which a connection is checked with PING, because a firewall may have dropped it."""
 
 LOST = (exceptions.ConnectionError, exceptions.TimeoutError)
-"""After such an error a call is sent again: scripts recognise what they have done already."""
+"""Errors after which a call is repeated. Scripts recognise a repetition."""
 
 SOCKET_TIMEOUTS = ("socket_timeout", "socket_connect_timeout")
 
@@ -31,16 +31,16 @@ Call = Callable[[], Awaitable[Any]]
 
 
 class Client:
-    """A client of redis-py in one event loop, with a limit on calls at once and a deadline for each.
+    """A client of redis-py in one event loop, with a limit on concurrent calls and a deadline for each.
 
-    When a call is cancelled or its time is over, redis-py disconnects, so that its reply cannot be taken for
-    that of another call, and nothing is sent again that the caller has given up.
+    If a call is cancelled or exceeds its time, redis-py disconnects. So its reply cannot be mistaken for that of
+    another call, and the call is not sent again.
 
     Args:
         redis: the client.
-        limit: calls at once, each of which takes a connection. redis-py raises an error where this waits.
+        limit: concurrent calls, each with its own connection. Further calls wait, for which redis-py would raise.
         timeout: seconds that a call may take with all its attempts.
-        sentinels: further clients to close with it.
+        sentinels: more clients to close.
     """
 
     def __init__(
@@ -63,13 +63,13 @@ class Client:
         return await self._finish(lambda: self._redis.execute_command(command, *arguments))
 
     async def run(self, script: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
-        """Return the reply of a Lua script, which the server gets once and keeps."""
+        """Return the reply of a Lua script. The script is sent to the server once."""
         if script not in self._scripts:
             self._scripts[script] = self._redis.register_script(script)
         return await self._finish(lambda: self._scripts[script](keys, arguments))
 
     async def close(self) -> None:
-        """Let the calls under way come to their end, and close all connections."""
+        """Wait for calls under way, and close all connections."""
         with suppress(TimeoutError):
             async with asyncio.timeout(self._timeout):
                 for _ in range(self._limit):
@@ -86,10 +86,10 @@ class Client:
 
 
 class ClusterClient(Client):
-    """A client of a cluster, which repeats a call that redis-py has cut off.
+    """A client of a cluster, which repeats a call that redis-py has interrupted.
 
-    When a call is cancelled or a slot moves, `RedisCluster` may connect anew and end calls of other tasks,
-    in version 8 with errors of any kind. To repeat a call does no harm: scripts recognise what they have done.
+    If a call is cancelled or a slot moves, `RedisCluster` may reconnect and end calls of other tasks, in version
+    8 with errors of any kind. Repeating a call is harmless, because scripts recognise a repetition.
     """
 
     async def _attempt(self, call: Call) -> Any:
@@ -102,16 +102,16 @@ class ClusterClient(Client):
 
 
 def connector(uri: SessionURI, *, cluster: bool) -> Callable[[], Client]:
-    """Return what opens a client of the server that the URI names, and take the options for it.
+    """Return a function that opens a client for the URI. The options of clients are taken.
 
     Raises:
-        ConfigurationError: the URI names no server that there could be.
+        ConfigurationError: the URI cannot work.
     """
     take = uri.options.take
     service = take("sentinel", str, "")
     limit = take("max_connections", _at_least_one, 32)
     timeout = take("socket_timeout", positive, 5.0)
-    # Half, so that a connection that has gone silent can be replaced, and the call sent again.
+    # Half, so that a silent connection can be replaced and the call repeated.
     patience: dict[str, Any] = dict.fromkeys(SOCKET_TIMEOUTS, timeout / 2)
     settings = patience | _tls(uri)
     settings |= {

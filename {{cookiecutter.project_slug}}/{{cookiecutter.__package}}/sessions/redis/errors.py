@@ -1,9 +1,9 @@
-"""What can go wrong with Redis, in sentences that name the cause and the remedy."""
+"""Errors of Redis as sentences that name the cause and the remedy."""
 
 from redis import exceptions
 
 FAILURES = (exceptions.RedisError, exceptions.RedisClusterException, OSError)
-"""What redis-py raises. Its texts hold no password."""
+"""Errors of redis-py. Their texts have no password."""
 
 CREDENTIALS = "it refuses the credentials; check user and password in the session URI"
 PERMISSION = "the user lacks a permission; the README says which ones it needs"
@@ -44,11 +44,11 @@ HINTS = {
     "Connection lost": CLOSED,
     "Connection reset": CLOSED,
 }
-"""What an error is or says, and how to put it. The first that fits counts."""
+"""Fragments of an error's name or text, and the hint. The first match counts."""
 
 
 def explain(error: Exception) -> str:
-    """Return what is wrong with the server and what to do."""
+    """Return the cause and the remedy."""
     text = str(error).strip().rstrip(".")
     for fragment, hint in HINTS.items():
         if fragment.lower() in f"{type(error).__name__} {text}".lower():

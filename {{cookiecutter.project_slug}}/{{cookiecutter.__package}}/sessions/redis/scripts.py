@@ -1,26 +1,26 @@
-"""What Redis executes: each script is one atomic operation of the store.
+"""Lua scripts. Each is one atomic operation of the store.
 
-Keys, with ids percent-encoded so that no id can spell another's key:
+Keys, with percent-encoded ids so that no id can form another's key:
 
     <prefix>:{<app>/<user>}:session:<id>   hash: the session, see below
-    <prefix>:{<app>/<user>}:events:<id>    list: its events, each behind its timestamp (8 bytes)
+    <prefix>:{<app>/<user>}:events:<id>    list: its events, each after its timestamp (8 bytes)
     <prefix>:{<app>/<user>}:sessions       sorted set: ids of the user's sessions by `indexed_until`
     <prefix>:{<app>/<user>}:state          hash: the user's state
-    <prefix>:{<app>/<user>}:outbox         hash: on a cluster, app state on its way to the app's slot,
-                                           each value behind the time of its write (8 bytes)
+    <prefix>:{<app>/<user>}:outbox         hash: on a cluster, app state to deliver to the app's slot,
+                                           each value after the time of its write (8 bytes)
     <prefix>:{<app>}:users                 sorted set: users of the app by their last `indexed_until`
     <prefix>:{<app>}:state                 hash: the app's state
-    <prefix>:{<app>}:state_times           hash: on a cluster, when each key of the app's state was written
+    <prefix>:{<app>}:state_times           hash: on a cluster, the time at which each key was written
 
 Fields of a session:
 
     incarnation, revision, ttl    as in `store.py`
-    updated_at, expires_at        epoch seconds; `expires_at` is empty for a session that lives for ever
+    updated_at, expires_at        epoch seconds; `expires_at` is empty if the session never expires
     indexed_until                 epoch milliseconds until which the indexes list the session, or `inf`
     state:<key>                   the session's state
 
-The braces put all keys of a user into one slot of a cluster. A session has a time to live on the server,
-and an index lives as long as its last entry, so that nothing is left over when sessions expire.
+The braces put all keys of a user into one slot of a cluster. All keys of a session have a TTL in Redis, and an
+index expires with its last entry, so expired sessions leave nothing.
 """
 
 _INDEXES = """
@@ -197,8 +197,8 @@ trim_indexes(milliseconds())
 """
 )
 
-# A script on a cluster stays in one slot, and the app's state is in another one than its users. So an
-# append writes it to an outbox of its user, and it is delivered from there by the writer or a later reader.
+# On a cluster, a script is limited to one slot, and app state is in another slot than users. So an append
+# writes app state to an outbox of its user, and the writer or a later reader delivers it.
 
 DELIVER = """
 -- KEYS: state and state_times of the app; ARGV: keys of an outbox and its values

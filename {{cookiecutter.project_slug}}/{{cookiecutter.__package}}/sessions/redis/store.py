@@ -1,6 +1,6 @@
-"""Sessions in Redis 6.2 or later, or in Valkey: one Lua script, and so one round trip, per operation.
+"""Sessions in Redis 6.2 or later, or in Valkey. Each operation is one Lua script and one round trip.
 
-Keys and fields are listed in `scripts.py`.
+`scripts.py` lists keys and fields.
 """
 
 import asyncio
@@ -35,16 +35,16 @@ from .errors import FAILURES, explain
 from .scripts import APPEND, CREATE, DELETE, DELIVER, DELIVERED, LIST, LOAD, REGISTER
 
 EXISTS, MISSING, STALE = b"exists", b"missing", b"stale"
-"""What scripts answer instead of a result."""
+"""Replies of scripts instead of a result."""
 
 STATE = "state:"
-"""What fields of a session's hash that hold its state begin with."""
+"""The prefix of the fields of a session's hash that hold its state."""
 
 TIMESTAMP = struct.Struct(">d")
-"""What stands before each event, and before app state in an outbox."""
+"""The time before each event, and before app state in an outbox."""
 
 LIST_BATCH = 100
-"""Users whose sessions are read at the same time when all of an app are listed."""
+"""Users whose sessions are listed at the same time."""
 
 
 class RedisStore(SessionStore):
@@ -176,7 +176,7 @@ class RedisStore(SessionStore):
     @override
     async def ping(self) -> None:
         with self._translated():
-            # A script that writes nothing, because a user of an ACL may PING but not run scripts.
+            # A script that writes nothing, because an ACL may allow PING but no scripts.
             await self.run(LIST, [f"{self.prefix}:{{}}:ping", f"{self.prefix}:{{}}:ping"], "")
 
     @override
@@ -184,17 +184,17 @@ class RedisStore(SessionStore):
         await self._clients.close()
 
     async def call(self, command: str, *arguments: Any) -> Any:
-        """Return what Redis answers to a command, or raise one of `FAILURES`."""
+        """Return the reply to a command, or raise one of `FAILURES`."""
         return await self._clients.get().call(command, *arguments)
 
     async def run(self, script: str, keys: Sequence[str], *arguments: Any) -> Any:
-        """Return what a script answers, or raise one of `FAILURES`."""
+        """Return the reply of a script, or raise one of `FAILURES`."""
         return await self._clients.get().run(script, keys, arguments)
 
     # Keys.
 
     def _app_key(self, app_name: str, what: str) -> str:
-        # Braces around nothing would name no slot; a lone % is what no other id is encoded to.
+        # Empty braces would name no slot. No id is encoded as a lone %.
         return f"{self.prefix}:{{{encoded(app_name) or '%'}}}:{what}"
 
     def _user_key(self, app_name: str, user_id: str) -> str:
@@ -231,7 +231,7 @@ class RedisStore(SessionStore):
         return [
             record(SessionKey(app_name, user_id, decoded(session_id)), session, app=app, user=own)
             for session_id, session in zip(ids, sessions, strict=True)
-            if session  # the indexes list it for a while after it is gone
+            if session  # the indexes list an expired session for a while
         ]
 
     async def _app_state(self, app_name: str) -> Mapping[str, bytes]:
@@ -241,10 +241,10 @@ class RedisStore(SessionStore):
         fields = await self.call("HGETALL", key)
         return {name.decode(): value for name, value in fields.items()}
 
-    # On a cluster, what belongs to the app is in another slot than what belongs to its users.
+    # On a cluster, keys of the app are in another slot than those of its users.
 
     async def _deliver(self, key: SessionKey, outbox: Sequence[bytes | str]) -> None:
-        """Bring app state from the outbox of a user to the app."""
+        """Deliver app state from the outbox of a user."""
         app = [self._app_key(key.app_name, what) for what in ("state", "state_times")]
         await self.run(DELIVER, app, *outbox)
         await self.run(DELIVERED, self._keys(key)[-1:], *outbox)
@@ -254,7 +254,7 @@ class RedisStore(SessionStore):
         await self.run(REGISTER, [users], encoded(key.user_id), ttl)
 
     async def _unregister(self, key: SessionKey) -> None:
-        """Take a user without sessions off the list, and back onto it if one came in between."""
+        """Remove a user without sessions from the list, and add it again if a session was created."""
         sessions = f"{self._user_key(key.app_name, key.user_id)}:sessions"
         if not await self.call("EXISTS", sessions):
             users = self._app_key(key.app_name, "users")
@@ -272,23 +272,23 @@ class RedisStore(SessionStore):
 
 @lru_cache(maxsize=4096)
 def encoded(text: str) -> str:
-    """Return an id as it stands in a key: letters, digits and `_.-~` as they are, the rest as %XX."""
+    """Return an id percent-encoded. Letters, digits and `_.-~` stay."""
     return quote(text, safe="")
 
 
 @lru_cache(maxsize=4096)
 def decoded(text: bytes) -> str:
-    """Return the id that was encoded so."""
+    """Return the id of an encoded one."""
     return unquote(text.decode())
 
 
 def flat(state: Mapping[str, bytes], prefix: str = "") -> list[bytes | str]:
-    """Return keys and values one after the other, as scripts take them."""
+    """Return keys and values alternately, as scripts expect them."""
     return [part for name, value in state.items() for part in (prefix + name, value)]
 
 
 def pairs(reply: Sequence[bytes]) -> dict[str, bytes]:
-    """Return the fields of a hash from what HGETALL gives a script."""
+    """Return the fields of a hash from a reply of HGETALL."""
     return {name.decode(): value for name, value in zip(reply[::2], reply[1::2], strict=True)}
 
 
@@ -300,7 +300,7 @@ def record(
     user: Mapping[str, bytes],
     log: Sequence[bytes] = (),
 ) -> SessionRecord:
-    """Return a session from the fields of its hash and from the end of its log."""
+    """Return a session from the fields of its hash and the end of its log."""
     fields = pairs(reply)
     own = {name[len(STATE) :]: value for name, value in fields.items() if name.startswith(STATE)}
     revision = int(fields["revision"])
@@ -319,7 +319,7 @@ def record(
 
 
 def _by_scope(state: ScopedState) -> Iterator[bytes | str | int]:
-    """Yield the pairs of session, user and app, each scope behind their number."""
+    """Yield the number of pairs and the pairs of session, user and app."""
     for scope, prefix in ((state.session, STATE), (state.user, ""), (state.app, "")):
         yield len(scope)
         yield from flat(scope, prefix)

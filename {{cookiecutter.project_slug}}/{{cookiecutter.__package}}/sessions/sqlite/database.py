@@ -1,11 +1,10 @@
-"""One SQLite file, used from threads: one that writes, and a few that read.
+"""One SQLite file, used from one writing thread and a few reading threads.
 
-A commit waits for the disk. Operations that are to be written meanwhile wait, and are then committed
-together, so that many sessions that are written at once share the wait. If one of them fails, each of
-them is committed on its own, and only that one fails.
+A commit waits for the disk. Writes that arrive meanwhile are committed together afterwards, so concurrent
+writes share the wait. If one of them fails, each is committed alone, and only that one fails.
 
-Without contention, the first reader serves every call. A pool would take turns among its threads, and
-each of them has a connection with caches of its own, which costs more than the query itself.
+Without contention, the first reader serves every call. A pool would alternate between its threads, whose
+connections have separate caches, which costs more than the query itself.
 """
 
 import asyncio
@@ -28,7 +27,7 @@ T = TypeVar("T")
 
 READERS = 4
 MOST_AT_ONCE = 64
-"""Writes that are committed together at most."""
+"""Maximum number of writes in a commit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +39,8 @@ class Write:
     future: asyncio.Future[Any]
 
     def settle(self, result: Any) -> None:
-        """Hand over the result, or the exception, in the event loop of the caller."""
-        with suppress(RuntimeError):  # that loop is closed: nobody waits any more
+        """Set the result or the exception in the event loop of the caller."""
+        with suppress(RuntimeError):  # the loop is closed
             self.future.get_loop().call_soon_threadsafe(self._settle, result)
 
     def _settle(self, result: Any) -> None:
@@ -54,16 +53,16 @@ class Write:
 
 
 class Readers:
-    """Threads that are used no more than needed."""
+    """The reading threads. As few as possible are used."""
 
     def __init__(self) -> None:
         self._threads = [ThreadPoolExecutor(1, f"sqlite-reader-{n}") for n in range(READERS)]
         self._given = [0] * READERS
-        """How much each has to do. A hint, because the work of a cancelled caller goes on."""
+        """The number of calls of each thread. An estimate, because work of cancelled calls continues."""
         self._lock = threading.Lock()
 
     async def run(self, work: Callable[..., T], *arguments: Any) -> T:
-        """Run a function in the first thread that has the least to do."""
+        """Run a function in the first thread with the fewest calls."""
         with self._lock:
             index = self._given.index(min(self._given))
             self._given[index] += 1
@@ -75,13 +74,13 @@ class Readers:
                 self._given[index] -= 1
 
     def shutdown(self) -> None:
-        """Finish the work that was begun."""
+        """Wait for the work that has begun."""
         for thread in self._threads:
             thread.shutdown()
 
 
 class Threads:
-    """The threads of a database with their connections, from its first use until it is closed."""
+    """The threads of a database and their connections, from first use to close."""
 
     def __init__(self) -> None:
         self.writer = ThreadPoolExecutor(1, "sqlite-writer")
@@ -91,11 +90,11 @@ class Threads:
         self.opened: list[sqlite3.Connection] = []
         self.process = os.getpid()
         self.file: tuple[int, int] | None = None
-        """Device and inode of the file that was opened."""
+        """Device and inode of the open file."""
         self.ready = threading.Lock()
 
     def close(self) -> None:
-        """Finish the work that was begun, and close the connections."""
+        """Wait for the work that has begun, and close the connections."""
         self.writer.shutdown()
         self.readers.shutdown()
         for connection in self.opened:
@@ -103,15 +102,15 @@ class Threads:
 
 
 _inherited: list[Threads] = []
-"""Threads of the process that this one was forked from. A child must not even close their connections:
+"""Threads of the parent of a forked process. The child must not even close their connections:
 https://www.sqlite.org/howtocorrupt.html#_carrying_an_open_database_connection_across_a_fork_"""
 
 
 class Database:
-    """A SQLite file. Operations are functions of a connection and run in its threads.
+    """A SQLite file. Operations are functions of a connection and run in the threads.
 
     Args:
-        path: the file, which is created with its tables by the first operation.
+        path: the file. The first operation creates it with its tables.
         synchronous: `FULL` or `NORMAL`, as https://www.sqlite.org/pragma.html#pragma_synchronous
         busy_timeout: seconds to wait for the write of another process.
     """
@@ -123,14 +122,14 @@ class Database:
         self._current = Threads()
 
     async def read(self, operation: Callable[..., T], *arguments: Any) -> T:
-        """Run an operation that only reads."""
+        """Run a read operation."""
         threads = self._threads()
         return await threads.readers.run(self._query, threads, operation, arguments)
 
     async def write(self, operation: Callable[..., T], *arguments: Any) -> T:
-        """Run an operation in a transaction, possibly with others.
+        """Run a write operation in a transaction, possibly together with others.
 
-        Before it raises what the seam names, it must not have written anything.
+        The operation must not have written anything before it raises an exception of `store.py`.
         """
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         threads = self._threads()
@@ -144,14 +143,14 @@ class Database:
         await asyncio.get_running_loop().run_in_executor(None, threads.close)
 
     def _threads(self) -> Threads:
-        """Return the threads of this process: a forked child has none of its parent's."""
+        """Return the threads of this process. A forked child creates its own."""
         if self._current.process != os.getpid():
             _inherited.append(self._current)
             self._current = Threads()
         return self._current
 
     def _write_all(self, threads: Threads) -> None:
-        """Commit all that waits. A later call finds nothing left to do."""
+        """Commit all waiting writes. A later call finds none left."""
         writes: list[Write] = []
         with suppress(IndexError):
             while len(writes) < MOST_AT_ONCE:
@@ -163,7 +162,7 @@ class Database:
         except StoreUnavailable as error:
             results = [error] * len(writes)
         except BaseException:
-            # One of them failed and took the others along. Now each on its own:
+            # One of them failed, and the others with it. Commit each alone.
             results = [self._commit_alone(threads, write) for write in writes]
         for write, result in zip(writes, results, strict=True):
             write.settle(result)
@@ -175,7 +174,7 @@ class Database:
             return error
 
     def _commit(self, threads: Threads, writes: Sequence[Write]) -> Sequence[Any]:
-        """Run operations in one transaction. A refusal that the seam names is a result."""
+        """Run operations in one transaction. An exception of `store.py` is a result."""
         with self._translated():
             db = self._connection(threads)
             db.execute("BEGIN IMMEDIATE")
@@ -236,11 +235,11 @@ class Database:
             return db
 
     def _check_file(self, threads: Threads) -> None:
-        """Notice that the file was deleted or replaced: a write into it would be lost."""
+        """Raise an error if the file was deleted or replaced, because writes to it would be lost."""
         if self._file() == threads.file:
             return
         if self._current is threads:
-            self._current = Threads()  # the next operation opens what is there then
+            self._current = Threads()  # the next operation opens the new file
         raise StoreUnavailable(
             f"SQLite file {self.path} was deleted or replaced while it was in use: sessions in it are"
             " gone unless you put it back; new ones go into a new file."
@@ -255,7 +254,7 @@ class Database:
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
-        """Say in a sentence what SQLite and the file system say in codes."""
+        """Convert errors of SQLite and of the file system to errors of this package."""
         try:
             yield
         except sqlite3.OperationalError as error:

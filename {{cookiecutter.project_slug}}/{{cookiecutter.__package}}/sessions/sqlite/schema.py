@@ -1,8 +1,8 @@
-"""The tables, and whose file it is.
+"""The tables, and checks of the file.
 
-An event's id is its session's id × 2³² + its revision. One B-tree so holds all logs, each of them in one
-run, and an append touches one page of it. `purge_at` is up to an hour after `expires_at`, so that its index
-is written once in a while and not by every append.
+The id of an event is the id of its session × 2³² + its revision. So one B-tree has all logs, each of them in
+one run, and an append touches one page. `purge_at` is up to an hour after `expires_at`, so not every append
+writes its index.
 """
 
 import os
@@ -70,7 +70,7 @@ CREATE TABLE app_state (
 
 
 def create_file(path: Path) -> None:
-    """Create an empty file that only its owner can read, and the folder around it.
+    """Create an empty file that only its owner can read, and its folder.
 
     SQLite gives the files beside it (`-wal`, `-shm`) the same permissions.
     """
@@ -79,11 +79,11 @@ def create_file(path: Path) -> None:
 
 
 def prepare(db: sqlite3.Connection, busy_timeout: float) -> None:
-    """Create the tables, in whichever of several processes comes first."""
+    """Create the tables, unless another process has created them."""
     deadline = time.monotonic() + busy_timeout
     while True:
         try:
-            # Not covered by the busy timeout while another process does the same.
+            # The busy timeout does not apply while another process does the same.
             db.execute("PRAGMA journal_mode = WAL")
             break
         except sqlite3.OperationalError as error:
@@ -100,7 +100,7 @@ def prepare(db: sqlite3.Connection, busy_timeout: float) -> None:
 
 
 def refuse_foreign_file(path: Path) -> None:
-    """Refuse a file that is neither new, nor empty, nor of this store. It is only read."""
+    """Refuse a file that is neither missing nor empty nor of this store. It is not changed."""
     if not path.exists() or path.stat().st_size == 0:
         return
     with path.open("rb") as file:

@@ -1,8 +1,8 @@
-"""Sessions in one SQLite file: nothing to install, nothing to run, several processes at once.
+"""Sessions in one SQLite file, for several processes on one machine.
 
-The standard library's `sqlite3` runs in threads (`database.py`). Each operation is one function, and so
-one hop to a thread and back, where a driver that hands over statement by statement (aiosqlite) pays for
-five. WAL mode lets readers and the writer work at the same time.
+The standard library's `sqlite3` runs in threads (`database.py`). Each operation is one function and takes one
+hop to a thread and back. A driver with a hop for each statement (aiosqlite) takes five. With WAL mode, readers
+and the writer work at the same time.
 """
 
 import asyncio
@@ -36,16 +36,16 @@ from ..uri import SessionURI, positive
 from .database import Database
 
 PURGE_EVERY = 1.0
-"""Seconds between two looks of the writer for expired sessions."""
+"""Seconds between two purges of expired sessions."""
 PURGE_GRACE = 300.0
-"""Seconds that an expired session stays in the file, in case another process has a slower clock."""
+"""Seconds that an expired session stays in the file, because the clock of another process may be slow."""
 PURGE_BATCH = 100
 
 HEAD = "id, incarnation, revision, updated_at, ttl, expires_at"
 NAMED = "app_name = ?1 AND user_id = ?2 AND session_id = ?3"
 LIVE = "(expires_at IS NULL OR expires_at > ?4)"
 SESSION, OWN, USER, APP = range(4)
-"""What a row of `FIND` is about."""
+"""The kinds of rows of `FIND`."""
 FIND = f"""
 SELECT {SESSION}, {HEAD} FROM sessions WHERE {NAMED}
 UNION ALL SELECT {OWN}, key, value, 0, 0, 0, 0 FROM session_state
@@ -164,7 +164,7 @@ class SQLiteStore(SessionStore):
 
     @override
     async def ping(self) -> None:
-        # A write transaction, because a file that can be read may be on a read-only file system.
+        # A write transaction, because the file system may be read-only.
         await self._database.write(lambda _: None)
 
     @override
@@ -236,8 +236,8 @@ class SQLiteStore(SessionStore):
     ) -> SessionRecord | None:
         """Read head and state in one statement, and then the events up to that revision.
 
-        Events never change, so both together are what one moment would show. Only if the session is
-        deleted in between, events are missing; then all is read again, in one transaction.
+        Events never change, so the result is consistent. If the session is deleted in between, events are
+        missing, and all is read again in one transaction.
         """
         for again in (False, True):
             if again:
@@ -312,7 +312,7 @@ class SQLiteStore(SessionStore):
         )
 
     def _purge(self, db: sqlite3.Connection, now: float) -> None:
-        """Remove some of what expired a while ago, on the back of a write that happens anyway."""
+        """Remove some sessions that expired a while ago, as a part of another write."""
         if time.monotonic() < self._next_purge:
             return
         gone = db.execute(
@@ -344,7 +344,7 @@ def _head(key: SessionKey, row: Sequence[Any]) -> tuple[int, Head]:
 
 
 def _find(db: sqlite3.Connection, key: SessionKey) -> tuple[int, SessionRecord]:
-    """Return the row of a session, expired or not, and its state: one statement, one moment."""
+    """Return the row of a session, expired or not, and its state, in one statement."""
     rowid, head = 0, None
     state: dict[int, dict[str, bytes]] = {OWN: {}, USER: {}, APP: {}}
     for what, *row in db.execute(FIND, _names(key)):

@@ -1,1 +1,1 @@
-"""An agent that the tests serve, so that they do not depend on the project's own."""
+"""An agent for the tests, so that they do not depend on the project's own."""

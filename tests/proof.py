@@ -22,7 +22,7 @@ from .baking import BACKENDS, ROOT, bake
 from .installed import SCHEME, Project
 
 PROMISES = """
-    contract turns events codec isolation oracle persistence processes expiry poison faults uri
+    contract turns turns_at_once events codec readers isolation oracle persistence cache processes expiry poison faults uri
 """.split()
 """The test modules of the promises that every backend keeps."""
 

@@ -15,6 +15,7 @@ from google.adk.errors.already_exists_error import AlreadyExistsError
 from {{ cookiecutter.__package }}.sessions import create_session_service
 from {{ cookiecutter.__package }}.sessions.errors import StoreUnavailable
 from {{ cookiecutter.__package }}.sessions.service import PersistentSessionService
+from {{ cookiecutter.__package }}.sessions.session import PersistentSession
 
 from ..servers import namespace, proxy, serve
 from ..servers.proxy import Proxy, Weather
@@ -89,6 +90,22 @@ async def test_every_call_fails_with_a_sentence_and_recovers(
     await service.append_event(session, event("next"))
     assert session.state == {"own": 1, "user:n": 1, "temp:t": 1}
     assert texts(session) == texts(await get(service)) == ["said", "next"]
+
+
+async def test_lease_costs_two_calls(proxied: Proxied, figure: Figure) -> None:
+    between, service = proxied
+    session = await create(service)
+    assert isinstance(session, PersistentSession)
+    for _ in range(2):  # the first may connect
+        before = between.round_trips
+        async with service.turn(session):
+            pass
+    figure("round trips", between.round_trips - before)
+    calls = between.round_trips - before
+    before = between.round_trips
+    await create(service, "another")
+    await service.delete_session(app_name=APP, user_id=USER, session_id="another")
+    assert 2 <= calls <= between.round_trips - before, "one creation and one deletion"
 
 
 async def test_server_answers_503_until_the_store_is_back(

@@ -91,7 +91,7 @@ async def test_every_call_fails_with_a_sentence_and_recovers(
     assert texts(session) == texts(await get(service)) == ["said", "next"]
 
 
-async def test_server_answers_503_until_the_store_is_back(
+async def test_server_returns_503_until_the_store_is_back(
     own_server: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with namespace(own_server) as uri:

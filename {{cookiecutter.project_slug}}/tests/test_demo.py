@@ -108,7 +108,7 @@ def test_offline_model_is_used_without_a_key(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("MODEL", "gemini-of-tomorrow")
     assert model() == "gemini-of-tomorrow"
     monkeypatch.setenv("MODEL", "offline")
-    assert model() == "offline", "as the demo and the tests want it"
+    assert model() == "offline", "the demo and the tests set it"
 
     monkeypatch.delenv("GEMINI_API_KEY")
     monkeypatch.delenv("MODEL")

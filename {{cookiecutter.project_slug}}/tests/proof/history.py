@@ -55,8 +55,8 @@ def check(session: Session, incarnation: str, attempts: Iterable[Attempt]) -> Co
             assert stored == [], f"refused, and stored at {stored}: {attempt}"
         else:
             assert stored in ([], [attempt.revision]), f"unknown, and stored at {stored}: {attempt}"
-    unheard = places.keys() - {attempt.event_id for attempt in mine}
-    assert not unheard, f"events that nobody wrote: {unheard}"
+    unknown = places.keys() - {attempt.event_id for attempt in mine}
+    assert not unknown, f"events without an attempt: {unknown}"
     state: dict[str, Any] = {}
     for event in session.events:
         state |= event.actions.state_delta

@@ -108,7 +108,7 @@ async def test_lease_costs_two_calls(proxied: Proxied, figure: Figure) -> None:
     assert 2 <= calls <= between.round_trips - before, "one creation and one deletion"
 
 
-async def test_server_answers_503_until_the_store_is_back(
+async def test_server_returns_503_until_the_store_is_back(
     own_server: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with namespace(own_server) as uri:

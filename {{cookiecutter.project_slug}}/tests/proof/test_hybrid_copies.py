@@ -1,4 +1,4 @@
-"""Copies in Redis never show what PostgreSQL has not, whatever fails between the two."""
+"""Copies in Redis never show data that PostgreSQL does not have, whatever fails between the two."""
 
 import asyncio
 from random import Random
@@ -239,7 +239,7 @@ async def test_no_process_reads_older_data_than_it_wrote(
                 try:
                     await service.append_event(session, event(str(step), app__n=step))
                 except StaleSessionError:
-                    assert not was_fine, "somebody read an old copy although Redis was fine"
+                    assert not was_fine, "an old copy was read although Redis was fine"
                     session = await get(service, name)
                     await service.append_event(session, event(str(step), app__n=step))
                 events[name] += 1

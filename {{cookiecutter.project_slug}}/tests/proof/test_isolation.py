@@ -1,7 +1,7 @@
-"""No name reaches the data of another, however the two are written.
+"""Similar names of apps, users and sessions never reach each other's data.
 
-Every two names of a group could be taken for one another by somebody: who joins parts with a separator,
-folds case, cuts off, or takes a name for a pattern, a path, a number or code.
+A careless store could confuse any two names of a group, if it joined parts with a separator, folded case,
+truncated names, or used them as patterns, paths, numbers or code.
 """
 
 import asyncio

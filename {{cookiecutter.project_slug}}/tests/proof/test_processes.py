@@ -167,7 +167,7 @@ class TestConcurrency:
             for number, theirs in enumerate(await finish(team))
             for created in theirs
         }
-        assert len(creators) == TIMES, "none was created by nobody"
+        assert len(creators) == TIMES, "every session was created"
         listed = await service.list_sessions(app_name=APP, user_id=USER)
         stored = {int(session.id): session.state for session in listed.sessions}
         assert {number: state["creator"] for number, state in stored.items()} == creators

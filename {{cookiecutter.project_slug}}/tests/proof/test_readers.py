@@ -1,6 +1,6 @@
-"""Whatever value is accepted, in whichever scope, every reader can read it. The rest is refused unwritten.
+"""Every reader can read every accepted value in every scope. Other values are refused before they are written.
 
-The readers are those of Python, the export, and ADK's own HTTP API on this project's service.
+The readers are Python code, the export, and ADK's HTTP API.
 """
 
 import json
@@ -40,7 +40,7 @@ REFUSED_JSON = {
     "surrogate": '{"cut \\ud83d": 1}',
     "objects": '{"inner": ' * 210 + "1" + "}" * 210,
 }
-"""What JSON can say and cannot be stored."""
+"""JSON values that cannot be stored."""
 
 SCOPES = pytest.mark.parametrize("prefix", ["", "user:", "app:"], ids=["own", "user", "app"])
 
@@ -60,7 +60,7 @@ def path(user_id: str, session_id: str = "") -> str:
 
 
 async def read_by_all(uri: str, http: httpx.AsyncClient, expected: set[str]) -> None:
-    """Have every reader read the session, and another user's, which is created."""
+    """Read the session, and a new one of another user, with every reader."""
     async with create_session_service(uri) as fresh:
         session = await fresh.get_session(app_name=APP, user_id=USER, session_id=SESSION)
         assert session is not None
@@ -86,7 +86,7 @@ async def read_by_all(uri: str, http: httpx.AsyncClient, expected: set[str]) -> 
 
 
 @SCOPES
-async def test_every_reader_reads_every_accepted_value(
+async def test_accepted_value_is_readable_by_every_reader(
     service: PersistentSessionService, uri: str, http: httpx.AsyncClient, prefix: str
 ) -> None:
     first = {prefix + name: value for name, value in list(ACCEPTED.items())[::2]}
@@ -98,7 +98,7 @@ async def test_every_reader_reads_every_accepted_value(
 
 
 @SCOPES
-async def test_refused_value_hurts_no_reader(
+async def test_refused_value_affects_no_reader(
     service: PersistentSessionService, uri: str, http: httpx.AsyncClient, prefix: str
 ) -> None:
     session = await create(service, state={f"{prefix}fine": 1})

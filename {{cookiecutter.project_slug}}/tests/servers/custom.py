@@ -1,8 +1,8 @@
-"""The store that came with the project needs no server: its journal is all there is.
+"""The included store needs no server, only its journal.
 
-For a store of your own: `serve` starts what it talks to, with its data in the directory, so that whoever
-serves the same directory again finds the data there. `namespace` makes room for one test on a server that
-may have other data, and clears it away; it is called for every test, so it should take milliseconds.
+For your own store: `serve` starts the server with its data in the directory, and finds the data again if it
+is called again. `namespace` creates a namespace for one test on a server with other data, and removes it. It is
+called for every test, so it should take milliseconds.
 """
 
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
 """Moto's server as a process: `python dynamodb_moto.py FILE` prints its port.
 
-It serves until its input ends, and then keeps its tables in the file for the next process.
+It serves until its input ends, and then saves its tables to the file for the next process.
 """
 
 import logging

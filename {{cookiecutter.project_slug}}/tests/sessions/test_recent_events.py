@@ -1,4 +1,4 @@
-"""`recent_events=N` limits what a turn reads of a long conversation."""
+"""With `recent_events=N`, a turn reads only the last N events."""
 
 import pytest
 from google.adk.sessions.base_session_service import GetSessionConfig
@@ -31,6 +31,6 @@ async def test_read_without_config_returns_the_last_events(uri: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["-1", "2.5", "many", "9" * 10])
-def test_only_a_whole_number_is_accepted(uri: str, text: str) -> None:
+def test_recent_events_must_be_a_whole_number(uri: str, text: str) -> None:
     with pytest.raises(ConfigurationError, match="write a whole number, 0 or above"):
         create_session_service(with_recent_events(uri, text))

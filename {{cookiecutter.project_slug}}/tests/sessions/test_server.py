@@ -1,4 +1,4 @@
-"""`serve` says properly over HTTP what the session store refuses, and finishes running turns when it is stopped."""
+"""`serve` returns errors of the session store with a status, and finishes running turns at shutdown."""
 
 import asyncio
 import json
@@ -26,10 +26,10 @@ SESSIONS = f"/apps/noter/users/{USER}/sessions"
 
 @asynccontextmanager
 async def client(uri: str) -> AsyncIterator[httpx.AsyncClient]:
-    """Serve the agents of the tests in this process, and yield a client."""
+    """Serve the agents of the tests in this process. The value is a client."""
     options = {"agents_dir": str(AGENTS), "session_service_uri": uri, "web": False}
-    app = await asyncio.to_thread(create_app, options)  # it checks the store, and waits for it
-    # What nobody handles is raised by a transport of this kind, and is a 500 in a server.
+    app = await asyncio.to_thread(create_app, options)  # it blocks while it checks the store
+    # By default, this transport raises unhandled exceptions, which are a 500 in a server.
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with (
         close_at_shutdown(app),
@@ -41,7 +41,7 @@ async def client(uri: str) -> AsyncIterator[httpx.AsyncClient]:
 async def start_turn(
     http: httpx.AsyncClient, session: str, file: Path
 ) -> "asyncio.Task[httpx.Response]":
-    """Begin a turn that lasts until the file is removed."""
+    """Start a turn that lasts until the file is removed."""
     arguments = json.dumps({"path": str(file)})
     held = message(session, f"hold {arguments}")
     request = asyncio.create_task(http.post("/run", json=held))
@@ -49,7 +49,7 @@ async def start_turn(
     return request
 
 
-async def test_stale_write_is_a_409_with_a_sentence(
+async def test_stale_write_returns_409(
     uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with client(uri) as http, create_session_service(uri) as other:
@@ -65,7 +65,7 @@ async def test_stale_write_is_a_409_with_a_sentence(
     assert not [record for record in caplog.records if record.exc_info]
 
 
-async def test_message_that_waits_too_long_is_a_503(
+async def test_message_that_waits_too_long_returns_503(
     uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     joint = "&" if "?" in uri else "?"
@@ -83,7 +83,7 @@ async def test_message_that_waits_too_long_is_a_503(
     assert not [record for record in caplog.records if record.exc_info]
 
 
-async def test_refused_value_is_a_422_that_names_its_key(uri: str) -> None:
+async def test_refused_value_returns_422_with_its_key(uri: str) -> None:
     deep: list[Any] = []
     for _ in range(60):
         deep = [deep]
@@ -98,19 +98,19 @@ async def test_refused_value_is_a_422_that_names_its_key(uri: str) -> None:
         assert (await http.get(f"{SESSIONS}/s")).json()["state"] == {}
 
 
-async def test_missing_session_is_a_404_and_a_ready_store_a_200(uri: str) -> None:
+async def test_missing_session_returns_404_and_ready_store_200(uri: str) -> None:
     async with client(uri) as http:
         assert (await http.get(f"{SESSIONS}/none")).status_code == 404
         response = await http.get("/ready")
         assert (response.status_code, response.json()) == (200, {"ready": True, "sessions": "ok"})
 
 
-async def test_errors_of_the_agent_are_not_answered_for_it() -> None:
+async def test_errors_of_the_agent_are_not_handled() -> None:
     with pytest.raises(ValueError, match="a mistake of the agent's"):
         await answer_error(None, ValueError("a mistake of the agent's"))  # type: ignore[arg-type]
 
 
-def test_sigterm_lets_a_running_turn_finish(uri: str, tmp_path: Path) -> None:
+def test_running_turn_finishes_after_sigterm(uri: str, tmp_path: Path) -> None:
     file = tmp_path / "held"
     with Server([*PYTHON, "serve", str(AGENTS)], uri, tmp_path / "log") as server:
         server.ready().create("s", app="noter")

@@ -1,4 +1,4 @@
-"""Every call of the store is a span and a measurement, and neither names an id."""
+"""Every call of the store is a span and a measurement. Neither contains ids."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -21,7 +21,7 @@ from .support import create, event, get
 
 @pytest.fixture
 def spans() -> Iterator[InMemorySpanExporter]:
-    """Keep spans in memory."""
+    """An exporter that keeps spans in memory."""
     exporter = InMemorySpanExporter()
     yield exporter
     exporter.shutdown()
@@ -29,7 +29,7 @@ def spans() -> Iterator[InMemorySpanExporter]:
 
 @pytest.fixture
 def tracer(spans: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch) -> Tracer:
-    """The tracer that spans are made with, as an SDK would set it up."""
+    """The tracer of the spans, set up as by an SDK."""
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(spans))
     tracer = provider.get_tracer("test")
@@ -39,7 +39,7 @@ def tracer(spans: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch) -> Trac
 
 @pytest.fixture
 def reader(monkeypatch: pytest.MonkeyPatch) -> InMemoryMetricReader:
-    """A reader of what is measured."""
+    """A reader of the metrics."""
     reader = InMemoryMetricReader()
     meter = MeterProvider([reader]).get_meter("test")
     monkeypatch.setattr(telemetry, "_durations", meter.create_histogram("durations"))
@@ -48,7 +48,7 @@ def reader(monkeypatch: pytest.MonkeyPatch) -> InMemoryMetricReader:
 
 
 def measured(reader: InMemoryMetricReader) -> dict[str, list[Any]]:
-    """Return the data points, by the name of their metric."""
+    """Return the data points by the name of their metric."""
     data = reader.get_metrics_data()
     assert data is not None
     return {
@@ -59,7 +59,7 @@ def measured(reader: InMemoryMetricReader) -> dict[str, list[Any]]:
     }
 
 
-async def test_calls_of_the_store_are_spans_below_the_current_one(
+async def test_store_calls_are_child_spans(
     service: PersistentSessionService, spans: InMemorySpanExporter, tracer: Tracer
 ) -> None:
     with tracer.start_as_current_span("turn") as outer:
@@ -77,7 +77,7 @@ async def test_calls_of_the_store_are_spans_below_the_current_one(
         }
 
 
-async def test_failure_is_counted_and_its_text_is_not_recorded(
+async def test_failure_is_counted_without_its_message(
     service: PersistentSessionService,
     spans: InMemorySpanExporter,
     tracer: Tracer,

@@ -140,7 +140,7 @@ class TestErrors:
         assert "hunter2" not in str(raised.value)
 
     @pytest.mark.parametrize("text", [":", ":db", ":/db", "://\ud83d", "://host/\ud83d"])
-    def test_text_that_is_no_uri_is_refused(self, text: str) -> None:
+    def test_text_that_is_not_a_uri_is_refused(self, text: str) -> None:
         for scheme in config.SCHEMES:
             with pytest.raises(ConfigurationError, match=r"^The session URI"):
                 create_session_service(f"{scheme}{text}")

@@ -1,6 +1,6 @@
-"""What is stored and cannot be read: found, and removed.
+"""Finds and removes damaged records.
 
-Nothing that is accepted gets here. It is what a broken disk, another program or a newer version left.
+A broken disk, another program or a newer version may damage records. Everything that is accepted can be read.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,21 +18,21 @@ from .transfer import set_shared_state
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """A session, or a value that sessions share, that cannot be read."""
+    """A session or a shared value that cannot be read."""
 
     key: SessionKey
-    """The session, or one of those that see the value."""
+    """The session, or one of those that share the value."""
     state_key: str | None
-    """The key of the value, such as `user:name`; None if it is the session."""
+    """The key of the value, such as `user:name`. None if it is the session."""
     problem: str
 
 
 async def find_damage(
     service: PersistentSessionService, app_name: str
 ) -> tuple[int, Sequence[Damage]]:
-    """Read all sessions of an app; return how many there are, and what cannot be read.
+    """Read all sessions of an app. Return their number and the damage.
 
-    Values of users that have no session are not found, because no store lists its users.
+    Values of users without sessions are not found, because a store cannot list users.
     """
     records = await service.store.list(app_name, None, now=platform_time.get_time())
     found = []
@@ -53,7 +53,7 @@ async def find_damage(
 
 
 async def remove_damage(service: PersistentSessionService, damaged: Iterable[Damage]) -> None:
-    """Delete the sessions, unless they can be read by now, and set the values to None."""
+    """Delete damaged sessions, unless they can be read by now, and set damaged values to None."""
     for damage in damaged:
         key = damage.key
         app_name, user_id = key.app_name, key.user_id

@@ -53,7 +53,7 @@ class Turn:
         self.empty = True
         """Whether nothing has been appended in this turn."""
         self.lease: Position | None = None
-        """The position of the lease in the store. None with `turns=process`."""
+        """The position of the lease in the store. None before it is created, and with `turns=process`."""
         self.valid_until = float("inf")
         """The end of the lease on the monotonic clock."""
         self.renewal: asyncio.TimerHandle | None = None

@@ -96,7 +96,7 @@ class Journal:
 
     @property
     def grown(self) -> bool:
-        """Whether it has so many lines that it should be written anew."""
+        """Whether it has so many lines that it should be rewritten."""
         return self._length > 2 * self._length_when_new + GROWTH
 
     @property
@@ -222,7 +222,7 @@ if sys.platform == "win32":
     import msvcrt
 
     def try_to_lock(file: BinaryIO) -> bool:
-        """Lock the file until it is closed, unless somebody else has."""
+        """Lock the file until it is closed. Return False if another process has the lock."""
         try:
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
         except OSError:
@@ -233,7 +233,7 @@ else:
     import fcntl
 
     def try_to_lock(file: BinaryIO) -> bool:
-        """Lock the file until it is closed, unless somebody else has."""
+        """Lock the file until it is closed. Return False if another process has the lock."""
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -1,9 +1,9 @@
-"""Removing what is left over of sessions that expired or were deleted.
+"""Removes the rest of expired and deleted sessions.
 
-DynamoDB itself removes expired heads, by their `purge_at`. Events and state have no such date, because
-every append would have to move it in all of them. They are removed by a process that writes sessions of
-the same app, in the background. The index of the app leads to them. Its entry is removed last, so that
-a cleanup that was interrupted is repeated.
+DynamoDB itself removes expired heads by their `purge_at`. Events and state have no such date, because every
+append would have to update all of them. A process that writes sessions of the same app removes them in the
+background. It finds them by the index of the app, and removes the index entry last, so an interrupted cleanup
+is repeated.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 INTERVAL = 60.0
 """Seconds between two cleanups of an app by one process."""
 BATCH = 25
-"""Sessions that one cleanup looks at."""
+"""Sessions of one cleanup at most."""
 
 
 class Cleanup:
@@ -34,7 +34,7 @@ class Cleanup:
         self.tasks: set[asyncio.Task[None]] = set()
 
     def start(self, app: str, now: float) -> None:
-        """Clean up an app, unless that was done a short while ago."""
+        """Clean up an app, unless this process has just done so."""
         if time.monotonic() < self._next.get(app, 0.0):
             return
         self._next[app] = time.monotonic() + INTERVAL
@@ -63,7 +63,7 @@ class Cleanup:
             logger.info("Expired sessions are removed later: %s", error)
 
     async def _settle(self, entry: Item, cutoff: float) -> None:
-        """Remove what an index entry leads to, or postpone it if the session is alive."""
+        """Remove the session of an index entry, or postpone the entry if the session is alive."""
         keys, incarnation = indexed_session(self._prefix, entry)
         found = await self._table.get_one(keys.head)
         if found is not None and text(found, "incarnation") == incarnation:
@@ -89,7 +89,7 @@ class Cleanup:
             due={"S": due},
         )
         move = {"Key": keys.head, "UpdateExpression": "SET due = :due"}
-        # The condition fails if the session was deleted, or already postponed.
+        # Refused if the session was deleted, or already postponed.
         with suppress(ConditionFailed):
             await self._table.transact(
                 ("Update", move | unchanged),

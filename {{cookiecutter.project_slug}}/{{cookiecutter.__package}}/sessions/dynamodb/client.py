@@ -1,9 +1,8 @@
 """Calls to DynamoDB through the SDK (aiobotocore).
 
-The SDK repeats a call that was throttled or got no reply. It sends the same `ClientRequestToken` again,
-by which DynamoDB recognizes a transaction that it has carried out. The SDK does not repeat what DynamoDB
-refused because of another transaction, nor the rest of a batch. That is done here, because writers of the
-same `app:` or `user:` state must all succeed.
+The SDK retries a call that was throttled or got no reply, with the same `ClientRequestToken`, by which DynamoDB
+recognizes a completed transaction. The SDK retries neither conflicts with other transactions nor unprocessed items
+of a batch. That is done here, because all writers of the same `app:` or `user:` state must succeed.
 """
 
 import asyncio
@@ -25,7 +24,7 @@ from .options import Options
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.5
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 LOADER = Loader()
-"""Caches the SDK's description of DynamoDB, which takes a tenth of a second to read."""
+"""A cache of the SDK's description of DynamoDB, which takes 0.1 s to read."""
 
 
 class Backoff:
@@ -36,7 +35,7 @@ class Backoff:
         self._longest = FIRST_PAUSE
 
     async def pause(self) -> bool:
-        """Wait before the next try; return False if there is no time for one."""
+        """Wait before the next try. Return False if there is no time left."""
         pause = random.uniform(0, self._longest)  # noqa: S311
         if time.monotonic() + pause > self._deadline:
             return False
@@ -66,9 +65,9 @@ class LoopClient:
                 self._idle.set()
 
     async def close(self) -> None:
-        """Close the connections after the calls in progress.
+        """Wait for the calls in progress, and close the connections.
 
-        Otherwise nobody would know whether a write was carried out.
+        Otherwise the outcome of a write would be unknown.
         """
         if self._calls:
             await self._idle.wait()
@@ -89,7 +88,7 @@ class Client:
         await self._clients.close()
 
     async def call(self, operation: str, **parameters: Any) -> Any:
-        """Carry out an operation, again if another transaction is in its way."""
+        """Carry out an operation, and retry it after conflicts with other transactions."""
         backoff = Backoff(2 * self.options.timeout)
         while True:
             try:
@@ -99,7 +98,7 @@ class Client:
                     raise
 
     async def call_batch(self, operation: str, request: Any) -> list[Any]:
-        """Carry out a batch to its end, and return the replies."""
+        """Carry out a batch with all its unprocessed items, and return the replies."""
         backoff = Backoff(2 * self.options.timeout)
         replies = []
         while True:
@@ -128,7 +127,7 @@ async def open_client(options: Options) -> Any:
         connect_timeout=options.timeout,
         read_timeout=options.timeout,
         max_pool_connections=options.max_connections,
-        # The SDK's old default tries ten times, longer than any call may take.
+        # The SDK's old default of ten tries takes longer than any call may take.
         retries={"mode": "standard" if mode == "legacy" else mode},
         proxies={} if urlsplit(options.endpoint_url or "").hostname in LOOPBACK else None,
     )

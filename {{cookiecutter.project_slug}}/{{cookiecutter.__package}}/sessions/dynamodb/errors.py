@@ -1,4 +1,4 @@
-"""Errors of DynamoDB, of the SDK and of the network as sentences."""
+"""Errors of DynamoDB, of the SDK and of the network as sentences that name the cause and the remedy."""
 
 import re
 from typing import Any
@@ -10,7 +10,7 @@ from ..errors import ConfigurationError, SessionStoreError, StoreUnavailable
 NO_TABLE = "ResourceNotFoundException"
 CONDITION_FAILED = "ConditionalCheckFailed"
 CONFLICTS = {"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"}
-"""Reasons for which a transaction is refused now and would succeed later."""
+"""Reasons of refused transactions that would succeed later."""
 
 THROTTLED = "it is throttled; try again, or raise its capacity"
 HINTS = {
@@ -25,7 +25,7 @@ HINTS = {
     "TransactionCanceledException": "other writers kept changing the same items, or it is throttled;"
     " try again",
 }
-"""What is wrong and what to do, by DynamoDB's error code."""
+"""Hints by DynamoDB's error code."""
 
 SETTINGS_HINTS: dict[type[Exception], str] = {
     exceptions.NoCredentialsError: "the SDK finds no credentials; set AWS_ACCESS_KEY_ID and"
@@ -34,7 +34,7 @@ SETTINGS_HINTS: dict[type[Exception], str] = {
     " AWS_DEFAULT_REGION",
     exceptions.ProfileNotFound: "unknown profile; check profile=… in the session URI, or AWS_PROFILE",
 }
-"""What the SDK misses before it sends anything."""
+"""Hints for settings that the SDK lacks."""
 
 TIMED_OUT = (
     "it did not answer in time; check endpoint_url, region and network, and whether it is throttled"
@@ -50,7 +50,7 @@ NETWORK_HINTS: dict[type[Exception], str] = {
     exceptions.ConnectionError: UNREACHABLE,
     exceptions.HTTPClientError: UNREACHABLE,
 }
-"""How a call failed on its way. The first match counts."""
+"""Hints for failures of the network. The first match counts."""
 
 
 class DynamoDBError(StoreUnavailable):
@@ -65,7 +65,7 @@ class DynamoDBError(StoreUnavailable):
         self.conflict = not self.condition_failed and (
             bool(codes & CONFLICTS) or self.code == "TransactionConflictException"
         )
-        """Whether the same call may succeed a moment later."""
+        """Whether a retry of the call may succeed."""
         messages = [reason.get("Message") or "" for reason in reasons] or [_message(response)]
         self.too_large = any("size" in message for message in messages)
         self.item: dict[str, Any] | None = (reasons[0].get("Item") if reasons else None) or None
@@ -73,7 +73,7 @@ class DynamoDBError(StoreUnavailable):
 
 
 def explain(error: Exception, location: str) -> SessionStoreError:
-    """Return an error of the SDK or of the network as one of this package."""
+    """Convert an error of the SDK or of the network to one of this package."""
     where = f"DynamoDB table {location}"
     if isinstance(error, exceptions.ClientError):
         return DynamoDBError(f"{where}: {_explain_reply(error.response)}.", error.response)

@@ -1,4 +1,4 @@
-"""Heads, state and events to items and back. The keys of the items are in `keys.py`."""
+"""Converts heads, state and events to items and back. `keys.py` has the keys of items."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,19 +10,19 @@ from .keys import Item, item, text
 PART_BYTES = 390_000
 """Bytes of an event in one item. DynamoDB allows 400 KB with the names of the attributes."""
 MAX_EVENT_BYTES = 3_500_000
-"""Bytes of an event. A transaction holds 4 MB, with the changes of state."""
+"""Bytes of an event. The limit of a transaction is 4 MB, with the changes of state."""
 MAX_CHANGED_KEYS = 400
 """State keys of one scope in one update. DynamoDB allows 4 KB for its expression."""
 MAX_KEY_BYTES = 60_000
 """Bytes of an encoded state key. DynamoDB allows 64 KB for the name of an attribute."""
 CLOCK_MARGIN = 300.0
-"""Seconds that an expired session is left alone, for processes with a slower clock."""
+"""Seconds that an expired session is kept, because the clock of another process may be slow."""
 STATE_PREFIX = "s:"
-"""The attributes that hold state begin with it."""
+"""The prefix of attributes with state."""
 
 
 def head_attributes(head: Head, *, due: str) -> dict[str, Any]:
-    """Return the attributes of a head. Its key may hold only digests of the ids."""
+    """Return the attributes of a head. They include the ids, because its key may have only digests."""
     return {
         "user_id": {"S": head.key.user_id},
         "session_id": {"S": head.key.session_id},
@@ -36,7 +36,7 @@ def head_attributes(head: Head, *, due: str) -> dict[str, Any]:
 
 
 def expiry_attributes(expires_at: float | None) -> dict[str, Any]:
-    """Return when a session expires, and when DynamoDB may remove its head."""
+    """Return the attributes of the expiry, and of the removal of the head by DynamoDB."""
     if expires_at is None:
         return {}
     return {
@@ -46,7 +46,7 @@ def expiry_attributes(expires_at: float | None) -> dict[str, Any]:
 
 
 def head_of(found: Item, app_name: str) -> Head:
-    """Return the head that an item holds."""
+    """Return the head of an item."""
     expires_at = found.get("expires_at")
     return Head(
         SessionKey(app_name, text(found, "user_id"), text(found, "session_id")),
@@ -76,7 +76,7 @@ def state_attributes(state: Mapping[str, bytes]) -> dict[str, Any]:
 
 
 def state_of(found: Item | None) -> dict[str, bytes]:
-    """Return the state that an item holds."""
+    """Return the state of an item."""
     return {
         unquote(attribute.removeprefix(STATE_PREFIX)): value["B"]
         for attribute, value in (found or {}).items()
@@ -85,7 +85,7 @@ def state_of(found: Item | None) -> dict[str, bytes]:
 
 
 def state_updates(key: Item, state: Mapping[str, bytes]) -> list[tuple[str, Any]]:
-    """Return the action that sets these keys of one scope, or none. Other keys stay as they are.
+    """Return the action that sets these keys of one scope, or none. Other keys stay.
 
     Raises:
         ValueError: there are too many keys, or one is too long.
@@ -111,7 +111,7 @@ def state_updates(key: Item, state: Mapping[str, bytes]) -> list[tuple[str, Any]
 
 
 def event_items(pk: str, incarnation: str, event: StoredEvent) -> list[Item]:
-    """Return the items that hold an event: one, or one for each part of a large event.
+    """Return the item of an event, or the items of the parts of a large event.
 
     Raises:
         ValueError: it is too large for one transaction.
@@ -141,7 +141,7 @@ def event_name(found: Item) -> tuple[int, str, int]:
 
 
 def join_parts(revision: int, parts: Mapping[int, Item]) -> StoredEvent | None:
-    """Return the event that the parts make up, or None if one is missing."""
+    """Return the event of the parts, or None if one is missing."""
     if not parts or len(parts) < int(next(iter(parts.values()))["parts"]["N"]):
         return None
     data = [parts[part]["data"]["B"] for part in range(len(parts))]
@@ -149,7 +149,7 @@ def join_parts(revision: int, parts: Mapping[int, Item]) -> StoredEvent | None:
 
 
 def condition(expression: str, **values: Any) -> dict[str, Any]:
-    """Return a condition, with values for it and for the update that goes with it."""
+    """Return a condition, with the values of the condition and of its update."""
     return {
         "ConditionExpression": expression,
         "ExpressionAttributeValues": {f":{name}": value for name, value in values.items()},
@@ -162,5 +162,5 @@ def number(value: float) -> dict[str, str]:
 
 
 def timestamp(value: float) -> dict[str, str]:
-    """Return a timestamp as an attribute. DynamoDB's numbers do not reach as far as a float does."""
+    """Return a timestamp as an attribute. The range of DynamoDB's numbers is smaller than that of floats."""
     return {"S": repr(value)}

@@ -1,4 +1,4 @@
-"""Where each item is in the table: the keys `pk` and `sk` of all that is stored.
+"""The keys `pk` and `sk` of all items.
 
 | item | `pk` | `sk` |
 |---|---|---|
@@ -10,8 +10,8 @@
 | index entry of a session | `<prefix>/index/<app>` | `<due>/<user>/<session>/<incarnation>` |
 | version of this layout | `<prefix>/schema` | `version` |
 
-Ids are percent-encoded, so that no id can spell another's key. `due` is the second in which the
-session expires, or `never`: from then on, cleaning up looks whether it did.
+Ids are percent-encoded, so no id can form another's key. `due` is the second at which the session expires, or
+`never`. From then on, the cleanup checks the session.
 """
 
 from hashlib import sha256
@@ -21,13 +21,13 @@ from urllib.parse import quote, unquote
 from ..store import SessionKey
 
 Item = dict[str, Any]
-"""An item, or its key, as the SDK has it: `{"name": {"S": "text"}}`."""
+"""An item, or its key, in the SDK's form: `{"name": {"S": "text"}}`."""
 
 MAX_ID_LENGTH = 200
 """Characters of an encoded id in a key. DynamoDB allows 1,024 bytes for `sk`."""
 NEVER = "never"
 DELETED = f"{0:011d}"
-"""The `due` of a session that was deleted: the first in order."""
+"""The `due` of a deleted session. It sorts first."""
 
 
 class Keys:
@@ -52,19 +52,19 @@ class Keys:
         return cls(prefix, *map(encode_id, ids))
 
     def index_entry(self, due: str, incarnation: str) -> Item:
-        """Return the item that lists the session in the index of its app."""
+        """Return the index entry of the session."""
         return item(self.index_partition, f"{due}/{self._indexed}/{quote(incarnation, safe='')}")
 
 
 def indexed_session(prefix: str, entry: Item) -> tuple[Keys, str]:
-    """Return the keys and the incarnation of the session that an index entry lists."""
+    """Return the keys and the incarnation of the session of an index entry."""
     app = text(entry, "pk").rpartition("/")[2]
     _, user, session, incarnation = text(entry, "sk").split("/")
     return Keys(prefix, app, user, session), unquote(incarnation)
 
 
 def encode_id(text: str) -> str:
-    """Encode an id for a key. A long one becomes its digest, which looks like no other id."""
+    """Encode an id for a key. A long one becomes its digest, which differs from any other encoded id."""
     encoded = quote(text, safe="")
     if len(encoded) <= MAX_ID_LENGTH:
         return encoded
@@ -72,12 +72,12 @@ def encode_id(text: str) -> str:
 
 
 def due_at(expires_at: float | None) -> str:
-    """Return the `due` of an index entry. Texts sort as the times do."""
+    """Return the `due` of an index entry, which sorts like the time."""
     return NEVER if expires_at is None else f"{max(1, int(expires_at)):011d}"
 
 
 def item(pk: str, sk: str, **attributes: Any) -> Item:
-    """Return an item, or the key of one. An index entry is nothing but its key."""
+    """Return an item, or the key of one. An index entry has only its key."""
     return {"pk": {"S": pk}, "sk": {"S": sk}, **attributes}
 
 

@@ -1,4 +1,4 @@
-"""Reading the log of a session."""
+"""Reads the log of a session."""
 
 from ..store import Position, StoredEvent
 from .items import event_name, join_parts
@@ -7,17 +7,17 @@ from .table import Table
 
 
 class EventMissing(Exception):
-    """An event is not in the table, or not yet visible."""
+    """An event is missing, or not visible yet."""
 
     def __init__(self, revision: int) -> None:
         super().__init__(f"event {revision} is missing")
 
 
 class LogReader:
-    """Reads the log of one session from its end backwards, page by page.
+    """Reads the log of a session backwards, page by page.
 
-    The items may be parts of large events, newer than the head that was read at the same time, or
-    left over from an earlier session under the same id.
+    Items may be parts of large events, newer than the head that was read at the same time, or left over from an
+    earlier session with the same id.
     """
 
     def __init__(self, table: Table, pk: str, *, after: int, limit: int | None) -> None:
@@ -30,7 +30,7 @@ class LogReader:
         self._parts: dict[tuple[int, str], dict[int, Item]] = {}
 
     async def read_page(self) -> None:
-        """Read the next page: `limit` items, then twice as many; without a limit 1 MB."""
+        """Read the next page: `limit` items, then twice as many, or 1 MB without a limit."""
         if self._ended:
             return
         items, self._start = await self._table.query(
@@ -49,10 +49,10 @@ class LogReader:
     async def read_back(
         self, position: Position, *, after: int, since: float | None
     ) -> list[StoredEvent]:
-        """Return the events after a revision up to a position, but only those `since` a timestamp.
+        """Return the events after a revision up to a position, and only those `since` a timestamp.
 
         Raises:
-            EventMissing: one of them is not there.
+            EventMissing: one of them is missing.
         """
         events: list[StoredEvent] = []
         for revision in range(position.revision, after, -1):

@@ -11,11 +11,11 @@ from ..uri import SessionURI, positive
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a session URI says. None leaves a setting to the SDK."""
+    """The settings of a session URI. With None, the SDK decides."""
 
     table: str
     prefix: str
-    """The keys of all items begin with it."""
+    """The prefix of the keys of all items."""
     access_key: str | None
     secret_key: str | None = field(repr=False)
     region: str | None
@@ -40,7 +40,7 @@ DEFAULT_PREFIX = "sessions"
 
 
 def parse_options(uri: SessionURI) -> Options:
-    """Take a URI apart: `scheme://table[/prefix]?region=…`.
+    """Parse `scheme://table[/prefix]?region=…`.
 
     Raises:
         ConfigurationError: the URI cannot work.

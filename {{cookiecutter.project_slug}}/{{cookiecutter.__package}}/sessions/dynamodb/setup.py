@@ -1,4 +1,4 @@
-"""The table itself: whether it is there and usable, and creating it."""
+"""Checks and creates the table."""
 
 import asyncio
 from collections.abc import Iterator
@@ -11,17 +11,17 @@ from .keys import item
 from .table import ConditionFailed, Table
 
 LAYOUT_VERSION = 1
-"""A table without a version item has this one."""
+"""The layout of a table without a version item."""
 CREATED_WITHIN = 60.0
-"""Seconds until a new table must be usable."""
+"""Seconds to wait for a new table."""
 
 
 async def check_table(table: Table) -> None:
-    """Check that the table is there and has a layout that this program knows; create it on demand.
+    """Check that the table exists with a known layout. If `create_table` is set, create it.
 
     Raises:
-        ConfigurationError: it was written by a newer version.
-        DynamoDBError: there is no such table, or it has other keys.
+        ConfigurationError: a newer version wrote it.
+        DynamoDBError: the table does not exist, or has other keys.
     """
     options = table.client.options
     if await is_missing(table):
@@ -50,7 +50,7 @@ async def is_missing(table: Table) -> bool:
 
 
 async def create_table(table: Table) -> None:
-    """Create the table if it does not exist, billed by use, and let DynamoDB remove expired heads."""
+    """Create the table if it does not exist, billed by use, with `purge_at` as its TTL attribute."""
     call, name = table.client.call, table.name
     keys = {"pk": "HASH", "sk": "RANGE"}
     with _ignoring("ResourceInUseException"):
@@ -76,7 +76,7 @@ async def create_table(table: Table) -> None:
 
 
 async def check_permissions(table: Table) -> None:
-    """Try every kind of call on items that never exist, so that a missing permission is found now."""
+    """Try every kind of call on items that never exist, to find missing permissions."""
     put, update, delete = (item("permissions", kind) for kind in ("put", "update", "delete"))
     never = {"ConditionExpression": "attribute_exists(pk)"}
 

@@ -1,8 +1,8 @@
-"""Sessions in one DynamoDB table: one transaction an append, two concurrent requests a read.
+"""Sessions in one DynamoDB table.
 
-An append is a `TransactWriteItems` with a condition on the session's head. Each event is an item, and
-each scope of state is an item with an attribute for each key. A read gets head and state from a
-`TransactGetItems` and the events from a concurrent `Query`. See `keys.py` for the items of the table.
+An append is one `TransactWriteItems` with a condition on the head. A read is a `TransactGetItems` for head and
+state, and a concurrent `Query` for events. An event is an item, and so is each scope of state, with an attribute
+for each key. See `keys.py`.
 """
 
 import asyncio
@@ -47,9 +47,9 @@ from .setup import check_permissions, check_table, create_table, is_missing
 from .table import Action, ConditionFailed, Table
 
 REMEMBERED_TTLS = 10_000
-"""Sessions whose time to live is remembered. A forgotten one costs one request."""
+"""Sessions whose TTL is cached. Without it, an append takes one more request."""
 VISIBLE_WITHIN = 2.0
-"""Seconds after which a query must see all items of a transaction that another read has seen."""
+"""Seconds within which a query must see a transaction that another read has seen."""
 
 
 class DynamoDBStore(SessionStore):
@@ -66,7 +66,7 @@ class DynamoDBStore(SessionStore):
     @classmethod
     @override
     def from_uri(cls, uri: SessionURI) -> Self:
-        """Return the store of `scheme://table[/prefix]?region=…`. Credentials are left to the SDK.
+        """Open `scheme://table[/prefix]?region=…`. The SDK finds the credentials.
 
         `scheme://key:secret@table?endpoint_url=…` is for emulators.
         """
@@ -164,7 +164,7 @@ class DynamoDBStore(SessionStore):
             *state_updates(keys.state, state.session),
             *_shared_updates(keys, state),
         ]
-        # The caller does not say what the session's ttl is. If it was forgotten, the refusal tells it.
+        # The caller does not pass the TTL of the session. If it is not cached, the refusal contains it.
         ttl = self._ttls.get(expected.incarnation, self._last_ttl)
         expires_at = next_expiry(None, ttl=ttl, now=now)
         while True:
@@ -213,7 +213,7 @@ class DynamoDBStore(SessionStore):
         found = await self._table.get_one(keys.head)
         while found:
             incarnation, due = text(found, "incarnation"), text(found, "due")
-            # Without events, such as a lease of `turns.py`, nothing is left to remove afterwards.
+            # A session without events, such as a lease of `turns.py`, needs no cleanup.
             empty = found["revision"] == number(0)
             deleted = keys.index_entry(DELETED, incarnation)
             unchanged = condition(
@@ -254,7 +254,7 @@ class DynamoDBStore(SessionStore):
         await self._table.client.close()
 
     async def _keys(self, key: SessionKey) -> Keys:
-        """Return the keys of a session's items, after the first call has checked the table."""
+        """Return the keys of a session's items. The first call checks the table."""
         if not self._checked:
             await check_table(self._table)
             self._checked = True
@@ -286,9 +286,9 @@ class DynamoDBStore(SessionStore):
 
 
 def _advance(keys: Keys, head: Head, now: float) -> Action:
-    """Return the action that moves a head on by one event, if it is where the writer saw it.
+    """Return the action that advances a head by one event, if it is at the writer's position.
 
-    The session must not expire earlier than before if the clock of this writer is behind.
+    The expiry must not move back if the clock of this writer is slow.
     """
     update = "SET revision = :revision, updated_at = :updated_at"
     check = "incarnation = :incarnation AND revision = :before AND lifetime = :lifetime"

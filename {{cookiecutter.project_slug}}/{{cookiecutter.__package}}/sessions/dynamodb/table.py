@@ -1,4 +1,4 @@
-"""Reading and writing items of a table with the keys `pk` and `sk`, both of them strings."""
+"""Reads and writes items of a table with the string keys `pk` and `sk`."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -9,7 +9,7 @@ from .errors import DynamoDBError
 from .keys import Item
 
 READ_BATCH, WRITE_BATCH = 100, 25
-"""Items that DynamoDB takes in one batch."""
+"""DynamoDB's limit of a batch."""
 CONCURRENT_BATCHES = 8
 
 Action = tuple[str, Any]
@@ -17,29 +17,29 @@ Action = tuple[str, Any]
 
 
 class ConditionFailed(Exception):
-    """The condition of a transaction's first action does not hold."""
+    """The condition of the first action of a transaction failed."""
 
     def __init__(self, item: Item | None) -> None:
         super().__init__("condition failed")
         self.item = item
-        """The item as it is; None if there is none."""
+        """The current item, or None."""
 
 
 class Table:
-    """The table that a client is for."""
+    """The table of a client."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
         self.name = client.options.table
 
     async def get(self, *keys: Item) -> list[Item | None]:
-        """Return items as they were at one moment, for which DynamoDB bills each read twice."""
+        """Return a consistent snapshot of items. DynamoDB bills each read twice."""
         actions = [{"Get": {"TableName": self.name, "Key": key}} for key in keys]
         reply = await self.client.call("transact_get_items", TransactItems=actions)
         return [answer.get("Item") for answer in reply["Responses"]]
 
     async def get_one(self, key: Item) -> Item | None:
-        """Return one item as it is now."""
+        """Return the current state of one item."""
         reply = await self.client.call(
             "get_item", TableName=self.name, Key=key, ConsistentRead=True
         )
@@ -47,7 +47,7 @@ class Table:
         return found
 
     async def get_many(self, keys: Sequence[Item]) -> list[Item]:
-        """Return those of the items that exist, in any order."""
+        """Return the existing items, in any order."""
         requests = [{"Keys": batch, "ConsistentRead": True} for batch in _split(keys, READ_BATCH)]
         replies = await self._in_batches("batch_get_item", requests)
         return [item for reply in replies for item in reply["Responses"].get(self.name, ())]
@@ -60,7 +60,7 @@ class Table:
         start: Item | None = None,
         **options: Any,
     ) -> tuple[list[Item], Item | None]:
-        """Return a page of a partition, and where the next page starts if there is one."""
+        """Return a page of a partition, and the start of the next page, if any."""
         if start is not None:
             options["ExclusiveStartKey"] = start
         reply = await self.client.call(
@@ -89,7 +89,7 @@ class Table:
         """Carry out all actions or none. Only the first may have a condition.
 
         Raises:
-            ConditionFailed: the condition does not hold.
+            ConditionFailed: the condition failed.
             ValueError: an item would become too large.
         """
         actions = [{kind: {"TableName": self.name} | body} for kind, body in (first, *others)]
@@ -108,7 +108,7 @@ class Table:
             raise
 
     async def delete(self, key: Item, condition: dict[str, Any]) -> bool:
-        """Delete an item if the condition holds, and return whether it did."""
+        """Delete an item if the condition is true. Return whether it was."""
         try:
             await self.client.call("delete_item", TableName=self.name, Key=key, **condition)
         except DynamoDBError as error:

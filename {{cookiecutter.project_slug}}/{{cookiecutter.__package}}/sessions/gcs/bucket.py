@@ -1,8 +1,7 @@
-"""A bucket of small objects that are written on a condition, listed, read and deleted.
+"""Requests to a bucket: conditional writes, lists, reads and deletions of small objects.
 
-The content of a small object is in its metadata, because a list comes with the metadata of the objects:
-one request reads a hundred events. The service takes 8 KiB of metadata; the emulator takes 4 KiB on
-most file systems.
+The content of a small object is in its metadata. A list returns the metadata of its objects, so one request reads
+a hundred events. The service allows 8 KiB of metadata, and the emulator 4 KiB on most file systems.
 """
 
 import asyncio
@@ -27,11 +26,11 @@ from .errors import MALFORMED, Gone, explained, first_line
 T = TypeVar("T")
 
 INLINE = 3_000
-"""Characters of content that an object may have in its metadata."""
+"""Characters of content in the metadata of an object at most."""
 PATIENCE = 30.0
-"""Seconds to try again while other processes change the same object."""
+"""Seconds of retries while other processes change the same object."""
 DELETIONS = 16
-"""How many objects are deleted at the same time, so that other calls find threads free."""
+"""Objects that are deleted at the same time. The limit leaves threads for other calls."""
 FIELDS = "items(name,generation,timeCreated,metadata),nextPageToken"
 
 
@@ -43,24 +42,24 @@ class Item:
     generation: int = 0
     """0 to read the current one."""
     time: float = 0.0
-    """When it was written, by the clock of the service, in epoch seconds."""
+    """The time of the write in epoch seconds, by the clock of the service."""
     inline: str | None = None
-    """Its content, if that is in the metadata."""
+    """The content, if it is in the metadata."""
 
 
 class Bucket:
-    """Makes one request with each method, if it does not say otherwise.
+    """Each method makes one request, unless it says otherwise.
 
-    The library repeats a request that failed, until `timeout`. A repeated write may meet its own earlier
-    success, whose reply was lost: "the condition does not hold" never means "nothing was written".
+    The library retries a failed request until `timeout`. If the reply of a write was lost, its retry fails on its
+    own earlier success. So a failed condition does not mean that nothing was written.
     """
 
     def __init__(self, target: Target) -> None:
         self.location = target.location
         self._target = target
         self._connections = [Connection(target)]
-        """The last is in use. In a forked process, those before it are the parent's: they are never
-        touched, because their sockets are shared and their locks may be held for ever."""
+        """The last one is in use. In a forked process, the others belong to the parent. They are never touched,
+        because their sockets are shared and their locks may be held for ever."""
         retry = DEFAULT_RETRY.with_delay(0.05, 1.0, 2.0).with_timeout(target.timeout)
         self._limits = {"timeout": (target.timeout, target.timeout), "retry": retry}
 
@@ -73,7 +72,7 @@ class Bucket:
         custom_time: float | None = None,
         inline: bool = True,
     ) -> Item | None:
-        """Write an object if this is its generation now, 0 for none; return None if it is not."""
+        """Write an object if its generation is this one, 0 for none. Return None if it is another."""
         body = zlib.compress(content)
         text = b64encode(body).decode()
         fits = inline and len(text) <= INLINE
@@ -98,7 +97,7 @@ class Bucket:
         return await self._request(put)
 
     async def get(self, name: str) -> Item | None:
-        """Return an object, with its content if that is small."""
+        """Return an object, with its content if it is small."""
 
         def get(bucket: Any) -> Item | None:
             blob = bucket.blob(name)
@@ -111,9 +110,9 @@ class Bucket:
         return await self._request(get)
 
     async def find(self, prefix: str, start: str = "") -> list[Item]:
-        """Return the objects whose names begin with the prefix, from `start` on, in order.
+        """Return the objects with this prefix, from `start` on, in the order of their names.
 
-        This takes a request for each thousand of them.
+        This takes a request for each thousand objects.
         """
 
         def find(bucket: Any) -> list[Item]:
@@ -125,11 +124,11 @@ class Bucket:
         return await self._request(find)
 
     async def read(self, item: Item, decode: Callable[[bytes], T]) -> T:
-        """Return what an object holds. A small object takes no request.
+        """Return the decoded content of an object. A small object takes no request.
 
         Raises:
-            Gone: it has been deleted or replaced in the meantime.
-            CorruptSession: it holds something else.
+            Gone: it has been deleted or replaced meanwhile.
+            CorruptSession: it cannot be decoded.
         """
         if item.inline is not None:
             return self._decoded(item, item.inline.encode(), decode)
@@ -139,7 +138,7 @@ class Bucket:
     async def read_all(
         self, items: Iterable[Item], decode: Callable[[bytes], T]
     ) -> list[tuple[Item, T]]:
-        """Return objects with what they hold, in any order, like `read`."""
+        """Return objects with their decoded contents, in any order. See `read`."""
         items = list(items)
         small = [item for item in items if item.inline is not None]
         large = [[item] for item in items if item.inline is None]
@@ -189,7 +188,7 @@ class Bucket:
         await self._request(patch)
 
     async def delete(self, item: Item) -> bool:
-        """Delete an object; return False if it has been replaced in the meantime."""
+        """Delete an object. Return False if it has been replaced meanwhile."""
 
         def delete(bucket: Any) -> bool:
             try:
@@ -203,7 +202,7 @@ class Bucket:
         return await self._request(delete)
 
     async def delete_all(self, items: Iterable[Item]) -> None:
-        """Delete objects, each with a request."""
+        """Delete objects with one request each."""
         waiting = iter(items)
 
         async def delete() -> None:
@@ -213,7 +212,7 @@ class Bucket:
         await asyncio.gather(*(delete() for _ in range(DELETIONS)))
 
     async def pause(self, began: float) -> None:
-        """Wait before another try, while other processes change the same object.
+        """Wait before a retry while other processes change the same object.
 
         Args:
             began: the time of the first try, by `time.monotonic()`.
@@ -227,12 +226,12 @@ class Bucket:
         await asyncio.sleep(random.uniform(0, min(waited, 1.0)))  # noqa: S311
 
     async def close(self) -> None:
-        """Wait for requests, and close all connections."""
+        """Wait for requests under way, and close all connections."""
         connection, self._connections[-1] = self._connection(), Connection(self._target)
         await asyncio.to_thread(connection.close)
 
     async def _request(self, request: Callable[[Any], T]) -> T:
-        """Make a request in a thread, because the library blocks. It gets the library's bucket."""
+        """Call a function with the library's bucket in a thread, because the library blocks."""
         connection, loop = self._connection(), asyncio.get_running_loop()
         with explained(self.location, self._target.timeout):
             return await loop.run_in_executor(

@@ -1,10 +1,10 @@
-"""Compaction: the events after the head become a segment, and the head moves up to them.
+"""Compaction: the events after the head become a segment, and the head advances to them.
 
-So there are few objects, and none that the bucket's rule removes while the session goes on: the rule goes by
-the custom time of objects, which is a day after the end that the session had when it was compacted.
+This keeps the number of objects small. It also updates the custom time of objects to a day after the expiry of the
+session, so the bucket's rule removes no object of an active session.
 
-The events are deleted by a later compaction, which finds that the head has moved more than `GRACE` seconds
-ago. A writer with an old copy may find the name of its event free again, but then it notices the new head.
+A later compaction deletes the events, more than `GRACE` seconds after the head has advanced. A stale writer may
+then find the name of its event free again, but it notices the new head.
 """
 
 import asyncio
@@ -26,13 +26,13 @@ logger = logging.getLogger(__name__)
 COMPACT_AT = 100
 """Events after the head that become a segment."""
 GRACE = 300.0
-"""Seconds that compacted events are kept. No request takes so long."""
+"""Seconds that compacted events are kept. No request takes that long."""
 
 
 async def compact_if_due(
     bucket: Bucket, log: SessionLog, shared: SharedState, folder: str, view: SessionView
 ) -> None:
-    """Compact a session if it is time for that. It is put off if it cannot be done."""
+    """Compact a session if it is due. If it fails, a later call tries again."""
     if _is_due(view):
         try:
             await _compact(bucket, log, shared, folder)
@@ -57,8 +57,8 @@ async def _compact(bucket: Bucket, log: SessionLog, shared: SharedState, folder:
     moved = await bucket.put(
         head_of(folder), encode(checkpoint), generation=view.item.generation, custom_time=until
     )
-    # If not, the segment stays until a later compaction. The head may refer to it all the same: the reply to
-    # an earlier try may have been lost.
+    # Otherwise the segment stays until a later compaction. The head may refer to it, because the reply to an
+    # earlier try may have been lost.
     if moved and moved.time - view.item.time > GRACE:
         await _delete_compacted(bucket, folder, view, items[:-1])
 
@@ -68,7 +68,7 @@ async def _joined(
 ) -> tuple[Sequence[StoredEvent], Sequence[Segment]]:
     """Return the events of a new segment, and the segments that stay.
 
-    Segments that are not longer are joined with the new events, so that there are few of them.
+    Segments that are not longer than the new one are merged into it, which keeps their number small.
     """
     events = [record.event for _, (_, record) in sorted(view.tail.items())]
     kept = [*view.checkpoint.segments]
@@ -91,7 +91,7 @@ async def _write(
 async def _delete_compacted(
     bucket: Bucket, folder: str, before: SessionView, items: Sequence[Item]
 ) -> None:
-    """Delete what the previous head did without already."""
+    """Delete the objects that the previous head no longer needed."""
     used = {segment.name for segment in before.checkpoint.segments}
     incarnation = before.head.position.incarnation
     await bucket.delete_all(
@@ -103,7 +103,7 @@ async def _delete_compacted(
 
 
 def _is_due(view: SessionView) -> bool:
-    """Whether there are many events after the head, or the bucket's rule may soon remove the head."""
+    """Return whether there are many events after the head, or the bucket's rule may soon remove the head."""
     last, first = view.head, view.checkpoint.head
     if last.expires_at and first.expires_at and last.expires_at - first.expires_at > DAY / 2:
         return True

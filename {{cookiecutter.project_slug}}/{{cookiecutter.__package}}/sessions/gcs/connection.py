@@ -1,4 +1,4 @@
-"""How a bucket is reached: the session URI, the credentials, and the client with its threads."""
+"""The connection to a bucket: the session URI, the credentials, and the client with its threads."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -27,14 +27,14 @@ class Target:
     bucket: str
     prefix: str
     emulator: str
-    """Its host and port; empty for Google Cloud Storage."""
+    """The host and port of an emulator, or empty for Google Cloud Storage."""
     timeout: float
-    """Seconds for an answer, and for all repetitions of a request together."""
+    """Seconds for a reply, and for all retries of a request together."""
     max_connections: int
 
     @classmethod
     def from_uri(cls, uri: SessionURI) -> "Target":
-        """Return what a session URI describes; see `GCSStore.from_uri`."""
+        """Return the target of a session URI. See `GCSStore.from_uri`."""
         if uri.username or uri.password:
             raise ConfigurationError(
                 "Google Cloud Storage takes no user and password in the session URI: set"
@@ -61,15 +61,15 @@ class Target:
         return "/".join(part for part in (self.emulator, self.bucket, self.prefix) if part)
 
     def open(self) -> Any:
-        """Return the bucket of a new client. This may make requests, to find credentials."""
+        """Return the bucket of a new client. Finding credentials may take requests."""
         credentials: Any = (
             AnonymousCredentials()  # type: ignore[no-untyped-call]
             if self.emulator
             else google.auth.default(scopes=[SCOPE])[0]
         )
         session = AuthorizedSession(credentials)  # type: ignore[no-untyped-call]
-        session.auth = lambda request: request  # or .netrc is read for each request
-        session.trust_env = not _is_loopback(self.emulator)  # no proxy leads there
+        session.auth = lambda request: request  # otherwise .netrc is read for each request
+        session.trust_env = not _is_loopback(self.emulator)  # loopback must not go through a proxy
         for scheme in ("https://", "http://"):
             session.mount(scheme, HTTPAdapter(pool_maxsize=self.max_connections))
         options = {"api_endpoint": f"http://{self.emulator}"} if self.emulator else None
@@ -80,7 +80,7 @@ class Target:
 
 
 class Connection:
-    """What one process uses until the store is closed."""
+    """The client and threads of one process, until the store is closed."""
 
     def __init__(self, target: Target) -> None:
         self.process = os.getpid()
@@ -97,7 +97,7 @@ class Connection:
             return self._bucket
 
     def close(self) -> None:
-        """Wait for requests, and close the client."""
+        """Wait for requests under way, and close the client."""
         self.threads.shutdown()
         if self._bucket:
             self._bucket.client.close()

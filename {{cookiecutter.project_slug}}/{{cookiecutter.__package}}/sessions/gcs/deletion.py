@@ -1,4 +1,4 @@
-"""Deleting a session with all its objects."""
+"""Deletes a session with all its objects."""
 
 import time
 
@@ -9,9 +9,9 @@ from .records import Checkpoint
 
 
 async def delete(bucket: Bucket, folder: str, head: Item | None) -> None:
-    """Delete the head of a session, so that it is gone, and then the rest.
+    """Delete the head of a session first, so that it is gone, and then the rest.
 
-    `head` is the head object if it is known. It saves a request.
+    `head` is the head object, if it is known. It saves a request.
     """
     began = time.monotonic()
     head = head or await bucket.get(head_of(folder))
@@ -22,7 +22,7 @@ async def delete(bucket: Bucket, folder: str, head: Item | None) -> None:
 
 
 async def sweep(bucket: Bucket, folder: str) -> None:
-    """Delete what earlier sessions have left in a folder."""
+    """Delete the remains of earlier sessions in a folder."""
     items = await bucket.find(folder)
     if has_head(folder, items):
         try:

@@ -1,4 +1,4 @@
-"""What Google Cloud Storage, its library or the network report when something fails, and what to do."""
+"""Errors of Google Cloud Storage, its library and the network as sentences with the cause and the remedy."""
 
 import json
 import re
@@ -15,13 +15,13 @@ from ..errors import SessionStoreError, StoreUnavailable
 
 ROLE = "roles/storage.objectUser"
 REQUEST = re.compile(r"[A-Z]+ https?://\S+: ")
-"""What the library puts before a message of the service."""
+"""The library's prefix of the service's messages."""
 MALFORMED = (ValueError, TypeError, AttributeError, LookupError, zlib.error)
-"""What decoding raises if the content is not what it should be."""
+"""Exceptions of decoding malformed content."""
 FAILURES = (
     *(api.GoogleAPICallError, api.RetryError, auth.GoogleAuthError),
     *(storage.DataCorruption, storage.InvalidResponse, requests.RequestException, OSError),
-    *MALFORMED,  # raised by the library for an answer that is not one of the service
+    *MALFORMED,  # the library raises these if the reply is not from the service
 )
 
 
@@ -31,7 +31,7 @@ class Gone(Exception):
 
 @contextmanager
 def explained(location: str, timeout: float) -> Iterator[None]:
-    """Turn failures of a request into a sentence.
+    """Convert failures of a request.
 
     Raises:
         StoreUnavailable: the request failed.
@@ -47,7 +47,7 @@ def explained(location: str, timeout: float) -> Iterator[None]:
 
 
 def first_line(text: object) -> str:
-    """Return the beginning of a message, fit to stand in a sentence."""
+    """Return the beginning of a message for use within a sentence."""
     return str(text).strip().partition("\n")[0].rstrip(".")[:200]
 
 
@@ -94,7 +94,7 @@ def _explain(error: Exception, timeout: float) -> str:
 
 
 def _reason(error: api.GoogleAPICallError) -> str:
-    """Return the message of the service, without the request that it was about."""
+    """Return the message of the service without the request."""
     text = REQUEST.sub("", error.message)
     with suppress(ValueError, LookupError, TypeError):
         text = json.JSONDecoder().raw_decode(text)[0]["error"]["message"]

@@ -1,4 +1,4 @@
-"""Reading a session: its head, the events after the head, and the segments before it."""
+"""Reads a session: its head, the events after the head, and the segments before it."""
 
 import asyncio
 import time
@@ -15,51 +15,51 @@ from .records import Checkpoint, EventRecord, Segment, decode_segment
 
 @dataclass(frozen=True, slots=True)
 class SessionView:
-    """A session as it was found."""
+    """A session as it was read."""
 
     item: Item
     """The head object."""
     checkpoint: Checkpoint
-    """What that holds."""
+    """The content of the head object."""
     head: Head
     """As of the last event."""
     state: Mapping[str, bytes]
     """Likewise."""
     tail: Mapping[int, tuple[Item, EventRecord]]
-    """The events after the checkpoint, by revision, as far as they were read."""
+    """The events after the checkpoint that were read, by revision."""
 
 
 class SessionLog:
-    """Reads sessions by their folders, and remembers those that it has read."""
+    """Reads sessions by folder, and caches their views."""
 
     def __init__(self, bucket: Bucket) -> None:
         self.seen: Recent[SessionView] = Recent()
-        """Sessions as they were seen last, by folder: without events, with settled shared state."""
+        """The last views by folder, without events and with settled shared state."""
         self._bucket = bucket
 
     def remember(self, folder: str, view: SessionView) -> None:
-        """Keep a session for the next call."""
+        """Cache the view of a session."""
         self.seen[folder] = replace(view, tail={})
 
     def forget(self, folder: str) -> None:
-        """Have the next call read the head."""
+        """Drop the view of a session, so that the next call reads the head."""
         self.seen.pop(folder, None)
 
     async def read(
         self, folder: str, after: int = 0, limit: int | None = None, since: float | None = None
     ) -> tuple[SessionView | None, Sequence[StoredEvent]]:
-        """Return a session, even if it has expired, and the wanted end of its log."""
+        """Return a session, even if it has expired, and the selected events."""
         began = time.monotonic()
         while True:
             try:
                 view = await self._look(folder, after, limit)
                 return view, await self._events(view, after, limit, since) if view else ()
-            except Gone:  # it was compacted, or deleted and created again, in the meantime
+            except Gone:  # it was compacted, or deleted and created again
                 self.forget(folder)
             await self._bucket.pause(began)
 
     async def _look(self, folder: str, after: int, limit: int | None) -> SessionView | None:
-        """Return a session with those events that may be wanted, and those that are new."""
+        """Return a session with its new events, and those that may be selected."""
         seen = self.seen.get(folder) or await self._at_head(folder)
         if seen is None:
             return None
@@ -81,10 +81,10 @@ class SessionLog:
     async def view(
         self, folder: str, items: Sequence[Item], seen: SessionView | None = None
     ) -> SessionView:
-        """Return the session that listed objects make up, together with what was seen of it before.
+        """Return the session of listed objects and of its cached view.
 
         Raises:
-            Gone: another session was seen under this id, or an object was replaced after the list.
+            Gone: the cached view is of another incarnation, or an object was replaced after the list.
         """
         item = items[-1]
         if seen and seen.item.generation == item.generation:
@@ -117,14 +117,14 @@ class SessionLog:
         """Return the events of a segment.
 
         Raises:
-            Gone: it was joined with another one, and deleted.
+            Gone: it was merged into another one, and deleted.
         """
         return await self._bucket.read(Item(segment.name), decode_segment)
 
     async def _events(
         self, view: SessionView, after: int, limit: int | None, since: float | None
     ) -> Sequence[StoredEvent]:
-        """Return the wanted end of the log."""
+        """Return the selected events."""
         last = view.head.position.revision
         first = _last_unwanted(after, limit, last) + 1
         events = [
@@ -143,10 +143,10 @@ class SessionLog:
 
 
 def _last_unwanted(after: int, limit: int | None, last: int) -> int:
-    """Return the revision before the first wanted event."""
+    """Return the revision before the first selected event."""
     return after if limit is None else max(after, last - limit)
 
 
 def _last_before(since: float, times: Sequence[float]) -> int:
-    """Return the index of the last time that is earlier; -1 if there is none."""
+    """Return the index of the last earlier time, or -1."""
     return max((index for index, each in enumerate(times) if each < since), default=-1)

@@ -8,11 +8,10 @@
 | event | `…/session=<session>/events=<incarnation>/0000000042` | event 42 and the state it changes |
 | segment | `…/events=<incarnation>/0000000001-0000000100-<random>` | events 1 to 100 |
 
-Ids and keys are percent-encoded. One that takes more than 200 bytes is replaced by its hash:
-`session-sha256=<hash>`. The metadata key `content` holds the content of a small object.
+Ids and keys are percent-encoded. If that takes more than 200 bytes, a hash replaces them:
+`session-sha256=<hash>`. The metadata key `content` has the content of a small object.
 
-Lists are in the order of names: a list that starts at an event has the events from there on, and ends
-with the head.
+Lists are ordered by name. A list that starts at an event has the events from there on, and ends with the head.
 """
 
 import hashlib
@@ -23,7 +22,7 @@ from ..store import SessionKey
 from .bucket import Item
 
 LONGEST = 200
-"""Bytes of an encoded id. The name of an object has at most 1,024."""
+"""Bytes of an encoded id at most. The limit of an object's name is 1,024."""
 
 
 class Names:
@@ -49,7 +48,7 @@ class Names:
         return self.app(key.app_name), self.user(key.app_name, key.user_id)
 
     def by_folder(self, items: Iterable[Item]) -> dict[str, list[Item]]:
-        """Return the objects of users by folder: those of each session, and of the user's state."""
+        """Return the objects of users by folder: that of each session, and that of the user's state."""
         folders: dict[str, list[Item]] = {}
         for item in items:
             parts = item.name.removeprefix(self.root).split("/")
@@ -59,7 +58,7 @@ class Names:
 
 
 def is_session(folder: str) -> bool:
-    """Whether a folder of a user is one of a session."""
+    """Return whether a folder of a user belongs to a session."""
     return not folder.endswith("/state/")
 
 
@@ -69,7 +68,7 @@ def state_of(owner: str) -> str:
 
 
 def value_of(owner: str, key: str) -> str:
-    """Return the name of one value of that state."""
+    """Return the name of a value of that state."""
     return f"{state_of(owner)}{_part('key', key)}"
 
 
@@ -89,18 +88,18 @@ def event_of(folder: str, incarnation: str, revision: int) -> str:
 
 
 def revision_of(item: Item, folder: str, incarnation: str) -> int:
-    """Return the revision of an event of this incarnation; 0 for any other object."""
+    """Return the revision of an event of this incarnation, or 0 for another object."""
     number = item.name.removeprefix(events_of(folder, incarnation))
     return int(number) if number.isdecimal() else 0
 
 
 def has_head(folder: str, items: Sequence[Item]) -> bool:
-    """Whether the objects of a folder include its head, which is then the last one."""
+    """Return whether the objects of a folder include its head, which is the last one."""
     return bool(items) and items[-1].name == head_of(folder)
 
 
 def _part(kind: str, text: str) -> str:
-    """Return a part of a name. No two texts have the same one."""
+    """Return a part of a name, which is unique for each text."""
     quoted = quote(text, safe="")
     if len(quoted) <= LONGEST:
         return f"{kind}={quoted}"

@@ -1,4 +1,4 @@
-"""What a process has seen last. Losing it costs a request, and never more."""
+"""A cache of values that a process has seen last. A lost value costs a request."""
 
 from typing import TypeVar
 
@@ -8,7 +8,7 @@ REMEMBERED = 2_000
 
 
 class Recent(dict[str, T]):
-    """Values by name. All are dropped when there are too many: that takes no lock and no order."""
+    """Values by name. If there are too many, all are dropped, which needs neither a lock nor an order."""
 
     def __setitem__(self, name: str, value: T) -> None:
         if len(self) >= REMEMBERED:

@@ -1,6 +1,6 @@
-"""What the objects of a bucket hold: JSON, in which bytes are written as the letters of the same numbers.
+"""The contents of objects: JSON, with bytes as Latin-1 letters.
 
-The names of the fields are stored. To rename or remove one is a change of the format.
+Names of fields are stored. Renaming or removing one changes the format.
 """
 
 import json
@@ -11,11 +11,11 @@ from typing import Any
 from ..store import Head, Position, ScopedState, SessionKey, StoredEvent
 
 FORMAT = 1
-"""A later one, which this version cannot read, gets another number."""
+"""The number of the format. Incompatible changes increase it."""
 DAY = 86_400
 
 Stamp = tuple[float, int, str]
-"""When a value was set: time and generation of the object that brought it, and its name."""
+"""The time at which a value was set: time, generation and name of the object that set it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class EventRecord:
     expires_at: float | None
     """When the session expires if this is its last event."""
     state: ScopedState
-    """The values that the event changes."""
+    """The changes of state."""
 
     @classmethod
     def decode(cls, content: bytes) -> "EventRecord":
@@ -36,18 +36,18 @@ class EventRecord:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Where a run of old events is kept."""
+    """A reference to an object with a run of old events."""
 
     name: str
     first: int
     last: int
     oldest: float
-    """The lowest of the events' timestamps."""
+    """The lowest timestamp of the events."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """The head object: all that is known of a session as of the last compaction."""
+    """The head object: the session as of the last compaction."""
 
     head: Head
     state: Mapping[str, bytes]
@@ -55,7 +55,7 @@ class Checkpoint:
     shared: ScopedState = field(default_factory=ScopedState)
     """What the creation set for user and app, until the first compaction."""
     segments: Sequence[Segment] = ()
-    """All events up to this revision."""
+    """The segments, with all events up to this revision."""
 
     @property
     def revision(self) -> int:
@@ -101,7 +101,7 @@ def encode(record: EventRecord | Checkpoint | SharedValue | Sequence[StoredEvent
 
 
 def keep_until(head: Head) -> float | None:
-    """Return the custom time of what is written now: a day after the end of the session."""
+    """Return the custom time of new objects: a day after the expiry of the session."""
     return None if head.expires_at is None else head.expires_at + DAY
 
 
@@ -113,7 +113,7 @@ def _load(content: bytes) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value that is not JSON as one that is."""
+    """Convert a value to JSON data."""
     if isinstance(value, bytes):
         return value.decode("latin-1")
     if isinstance(value, Mapping):

@@ -1,8 +1,8 @@
-"""State that the sessions of an app or of a user share: an object for each key.
+"""State of an app or a user, with an object for each key.
 
-An event carries the values that it sets, and its writer then writes them key by key. Each value has the
-time at which the service took the event as its stamp. A value never replaces one with a later stamp, so it can
-be written any number of times: if a writer was killed in between, the next reader of its event finishes.
+An event has the values that it sets, and its writer then writes them key by key. Each value is stamped with the
+time at which the service stored the event, and never replaces a value with a later stamp. So a write can be
+repeated: if a writer was killed, the next reader of its event completes it.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from .recent import Recent
 from .records import SharedValue, encode
 
 Scopes = dict[str, dict[str, SharedValue]]
-"""The state of owners: values by key, by the folder of the app or user."""
+"""The state of owners: values by key, by folder of the app or user."""
 
 logger = logging.getLogger(__name__)
 
@@ -31,18 +31,18 @@ class SharedState:
 
     def __init__(self, bucket: Bucket, names: Names) -> None:
         self.seen: Recent[tuple[int, SharedValue]] = Recent()
-        """Generations and values, by the names of their objects."""
+        """Generations and values by object name."""
         self._bucket = bucket
         self._names = names
 
     async def read(self, *owners: str) -> Scopes:
-        """Return the state of owners. A damaged value is logged and left out."""
+        """Return the state of owners. A damaged value is logged and omitted."""
         return dict(zip(owners, await asyncio.gather(*map(self.read_one, owners)), strict=True))
 
     async def read_one(
         self, owner: str, listed: Sequence[Item] | None = None
     ) -> dict[str, SharedValue]:
-        """Return the state of one owner, whose objects may have been listed already."""
+        """Return the state of one owner, whose objects may already be listed."""
         began = time.monotonic()
         while True:
             try:
@@ -54,9 +54,9 @@ class SharedState:
             await self._bucket.pause(began)
 
     async def settle(self, view: SessionView, scopes: Scopes | None = None) -> None:
-        """Write what the events of a session set, as far as their writers have not done so.
+        """Write the values that events of a session set, unless their writers have done so.
 
-        `scopes` is brought up to date. If it is not given, the state is read when it is needed.
+        `scopes` is updated. Without it, the state is read if it is needed.
         """
         owed = self._owed(view)
         if not owed:
@@ -74,14 +74,14 @@ class SharedState:
     def set_by(
         self, key: SessionKey, item: Item, state: ScopedState
     ) -> Iterator[tuple[str, SharedValue]]:
-        """Yield what an object of a session sets for its owners, stamped by that object."""
+        """Yield the values that an object of a session sets for its owners, with the stamp of the object."""
         stamp = item.time, item.generation, item.name
         for owner, values in zip(self._names.owners(key), (state.app, state.user), strict=True):
             for name, value in values.items():
                 yield owner, SharedValue(name, value, stamp)
 
     async def write(self, values: Iterable[tuple[str, SharedValue]]) -> Sequence[SharedValue]:
-        """Write values of owners, and return what is there then: those, or later ones."""
+        """Write values of owners, and return the resulting values: these, or later ones."""
         return await asyncio.gather(*(self._write(value_of(o, v.key), v) for o, v in values))
 
     def _owed(self, view: SessionView) -> dict[tuple[str, str], SharedValue]:
@@ -113,7 +113,7 @@ class SharedState:
         return (item.generation, await self._value(item)) if item else (0, None)
 
     async def _value(self, item: Item) -> SharedValue | None:
-        """Return the value that an object holds, and remember it; None if it is damaged."""
+        """Return the value of an object and cache it, or return None if it is damaged."""
         try:
             value = await self._bucket.read(item, SharedValue.decode)
         except CorruptSession as error:

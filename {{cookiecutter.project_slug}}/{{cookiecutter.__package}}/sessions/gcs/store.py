@@ -1,10 +1,10 @@
 """Sessions in a bucket of Google Cloud Storage. `names.py` has a table of the objects.
 
-*The log commits by itself.* An event is an object that is written only if there is none of its name: of two
-writers with the same copy one wins. The state of a session is the state in its head and what the events
-after it change; an append writes nothing else. After a hundred events the head moves up (`compaction.py`).
+*The event commits an append.* It is an object that is created only if its name does not exist, so one of two
+writers with the same copy succeeds. The state of a session is that of its head with the changes of later events,
+so an append writes nothing else. After a hundred events, the head advances (`compaction.py`).
 
-*State that sessions share* is carried by the event, and then written key by key (`shared.py`).
+*Shared state* is part of the event, and is then written key by key (`shared.py`).
 """
 
 import asyncio
@@ -60,8 +60,7 @@ class GCSStore(SessionStore):
     def from_uri(cls, uri: SessionURI) -> Self:
         """Open `scheme://bucket[/prefix]`, or `scheme+http://host:port/bucket[/prefix]`.
 
-        With `+http` it is an emulator, which needs no credentials. Options: `timeout` and
-        `max_connections`.
+        `+http` is for an emulator, without credentials. Options: `timeout` and `max_connections`.
         """
         target = Target.from_uri(uri)
         return cls(Bucket(target), prefix=target.prefix)
@@ -69,7 +68,7 @@ class GCSStore(SessionStore):
     @property
     @override
     def location(self) -> str:
-        """The bucket and the prefix, after the host if it is not Google's."""
+        """The bucket and the prefix, after the host of an emulator."""
         return self._bucket.location
 
     @override
@@ -97,7 +96,7 @@ class GCSStore(SessionStore):
             replaced = found.item.generation if found else 0
             await self._bucket.pause(began)
         if replaced:
-            with suppress(SessionStoreError):  # what is left goes with the new session
+            with suppress(SessionStoreError):  # the remains are deleted with the new session
                 await sweep(self._bucket, folder)
         view = SessionView(item, checkpoint, head, state.session, {})
         return await self._settled(folder, view, scopes)
@@ -152,7 +151,7 @@ class GCSStore(SessionStore):
         if item is None:
             self._log.forget(folder)
             await self._expected(key, expected, now)
-            raise Stale  # the event that took its place was deleted with the session
+            raise Stale  # the event in its place was deleted with the session
         if current is None or current.generation != view.item.generation:
             view = await self._confirmed(key, expected, stored, item, now)
         view = replace(view, head=head, state={**view.state, **state.session})
@@ -162,11 +161,11 @@ class GCSStore(SessionStore):
         return head
 
     async def _expected(self, key: SessionKey, expected: Position, now: float) -> SessionView:
-        """Return the session if it is live and where the writer expects it."""
+        """Return the session if it is live and at the expected position."""
         folder = self._names.session(key)
         view, _ = await self._log.read(folder, limit=0)
         if view is None:
-            await self._bucket.find(folder)  # fails if it is the bucket that is missing
+            await self._bucket.find(folder)  # fails if the bucket is missing
         if view is None or view.head.expired(now):
             raise NotFound
         if view.head.position != expected:
@@ -177,10 +176,10 @@ class GCSStore(SessionStore):
     async def _confirmed(
         self, key: SessionKey, expected: Position, event: StoredEvent, item: Item, now: float
     ) -> SessionView:
-        """Return the session if an event that was stored while the head changed is part of it.
+        """Return the session if it includes an event that was stored while the head changed.
 
-        If not, the event is taken back: the session was deleted before, or the name of the event was
-        free only because the event that had it was compacted long ago.
+        Otherwise the event is deleted: the session was deleted before, or the event in its place was compacted
+        long ago.
         """
         folder = self._names.session(key)
         self._log.forget(folder)
@@ -212,14 +211,14 @@ class GCSStore(SessionStore):
         return [self._record(view, scopes) for view in live]
 
     async def _listed(self, folder: str, items: Sequence[Item]) -> SessionView | None:
-        """Return the session that the objects of a folder make up, if it is there and readable."""
+        """Return the session of the objects of a folder, if it exists and is readable."""
         try:
             with suppress(Gone):
                 return await self._log.view(folder, items) if has_head(folder, items) else None
             view, _ = await self._log.read(folder, limit=0)
             return view
         except CorruptSession as error:
-            logger.warning("A session is left out of a list: %s", error)
+            logger.warning("A session is omitted from a list: %s", error)
             return None
 
     @override
@@ -234,7 +233,7 @@ class GCSStore(SessionStore):
 
     @override
     async def ping(self) -> None:
-        """Try all that the store does, on an object that does not exist."""
+        """Try all kinds of requests on an object that does not exist."""
         bucket, name = self._bucket, f"{self._names.root}ping"
         await asyncio.gather(
             bucket.find(name),
@@ -250,7 +249,7 @@ class GCSStore(SessionStore):
         await self._bucket.close()
 
     async def _settled(self, folder: str, view: SessionView, scopes: Scopes) -> SessionRecord:
-        """Return a session that was read, once its shared state is settled, and remember it."""
+        """Return a session after its shared state was settled, and cache it."""
         await self._shared.settle(view, scopes)
         self._log.remember(folder, view)
         return self._record(view, scopes)

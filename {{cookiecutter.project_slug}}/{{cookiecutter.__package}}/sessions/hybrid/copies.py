@@ -1,8 +1,7 @@
-"""Copies of sessions in Redis, which may be gone, slow, flushed, full, or as they were a minute ago.
+"""Copies of sessions in Redis, which may be unreachable, slow, flushed, full, or restored to an earlier state.
 
-None of this is allowed to raise or to hold a caller up: what Redis cannot do at once, PostgreSQL does.
-What is remembered here, a number for each part that this process has written lately (`Floors`), is what
-keeps it from reading anything older than its own writes.
+None of this raises an error or delays a caller: PostgreSQL does what Redis cannot. `Floors` keeps a number for each
+part that this process has written lately, so that it never reads older data than its own writes.
 """
 
 import asyncio
@@ -34,33 +33,33 @@ from .scripts import DROP, EXTEND, FILL, READ
 logger = logging.getLogger(__name__)
 
 LEASE_SECONDS = 10
-"""How long somebody who found a part missing may take to read PostgreSQL."""
+"""Seconds that a reader of a missing part may take to read PostgreSQL."""
 EVENTS = 1_000
-"""How many of the last events of a session are kept in its copy."""
+"""The number of last events in a copy."""
 BYTES = 4 << 20
-"""How large the events of a copy may be together, and its state."""
+"""Bytes of the events of a copy, and of its state."""
 PAUSES = (0.2, 10.0)
-"""Seconds between two looks whether Redis is back: at first, and in the end."""
+"""The first and the longest pause in seconds between two checks of whether Redis is back."""
 
 Part = tuple[str, ...]
-"""The keys of a part of a copy, the lease last."""
+"""The keys of a part of a copy. The last one is the lease."""
 
 IN_DOUBT = 10**18
-"""A floor above every time: whether Redis knows of a write is not known. The scripts know it too."""
+"""A floor above every time: it is unknown whether Redis has a write. The scripts use it too."""
 
 
 @dataclass(frozen=True, slots=True)
 class Floor:
-    """A part that is right as of an earlier moment than this is not to be read."""
+    """A part from before this time must not be read."""
 
     at: int
     """Microseconds of Redis's clock."""
     since: float
-    """When it was set, by our own monotonic clock."""
+    """The time at which it was set, by our monotonic clock."""
 
 
 class Floors:
-    """What this process must not fall behind, for as long as older copies may be around."""
+    """The floors of this process, kept for as long as older copies may exist."""
 
     def __init__(self, keep: float, most: int = 100_000) -> None:
         self._keep = keep
@@ -71,7 +70,7 @@ class Floors:
 
     @property
     def blind(self) -> bool:
-        """Whether there have been more writes than we can remember, so that no copy can be read."""
+        """Whether there were more writes than can be remembered, so no copy may be read."""
         return time.monotonic() < self._blind_until
 
     def get(self, part: Part) -> Floor | None:
@@ -79,12 +78,12 @@ class Floors:
         return self._floors.get(part)
 
     def doubt(self, parts: Sequence[Part]) -> None:
-        """Note that there may be copies of these parts without our last write."""
+        """Note that copies of these parts may lack our last write."""
         for part in parts:
             self._set(part, IN_DOUBT)
 
     def settle(self, before: Sequence[tuple[Part, Floor | None]], at: int) -> None:
-        """Note that Redis had no older copies at that moment, unless a doubt came up since `before`."""
+        """Note that Redis had no older copies at this time, unless a doubt arose since `before`."""
         for part, floor in before:
             now = self._floors.get(part)
             if now is floor or now is None or now.at != IN_DOUBT:
@@ -110,17 +109,17 @@ class Floors:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """What Redis has of a session: all that was asked for, or leases to fill in what is missing."""
+    """The copy of a session: all parts, or leases to fill in missing ones."""
 
     stored: SessionRecord | None = None
     leases: tuple[bytes, bytes, bytes] = (b"", b"", b"")
-    """Of session, user and app; empty where the part is there, or cannot be filled."""
+    """The leases of session, user and app. Empty if a part exists or cannot be filled."""
     position: Position | None = None
-    """Where the session stands in Redis, if only other parts were missing."""
+    """The position of the session in Redis, if only other parts were missing."""
 
 
 class Recovery:
-    """What goes on in an event loop while Redis is away."""
+    """The task of an event loop while Redis is unreachable."""
 
     def __init__(self) -> None:
         self.task: asyncio.Task[None] | None = None
@@ -137,8 +136,8 @@ class Copies:
     """Copies of sessions in Redis.
 
     Args:
-        redis: where they are, under keys that are none of its own; its time-out is how long we wait for them.
-        ttl: seconds that a copy lives after it was last known to be right.
+        redis: the store whose client is used. Its time-out limits the wait for copies.
+        ttl: seconds that a copy lives after its last update.
     """
 
     def __init__(self, redis: RedisStore, *, ttl: float) -> None:
@@ -154,7 +153,7 @@ class Copies:
         return self._redis.location
 
     async def read(self, key: SessionKey, after_revision: int, limit: int | None) -> Copy:
-        """Return the session with its events behind the revision, at most `limit` of the last."""
+        """Return the session with its events after the revision, at most the last `limit`."""
         parts = self._parts(key)
         before = [(part, self._floors.get(part)) for part in parts]
         if self._floors.blind:
@@ -178,7 +177,7 @@ class Copies:
         return Copy(None, (lease or b"", user_lease or b"", app_lease or b""), found)
 
     async def fill(self, key: SessionKey, stored: SessionRecord, copy: Copy) -> None:
-        """Put in what was missing when `copy` was read, and has been read from PostgreSQL since."""
+        """Store the parts that `copy` lacked and that were read from PostgreSQL since."""
         if not any(copy.leases):
             return
         log = [TIMESTAMP.pack(event.timestamp) + event.data for event in stored.events[-EVENTS:]]
@@ -217,7 +216,7 @@ class Copies:
     async def extend(
         self, key: SessionKey, expected: Position, head: Head, event: bytes, state: ScopedState
     ) -> None:
-        """Bring the copy up to date after an append, or drop it if it was not at that position."""
+        """Update the copy after an append, or drop it if it was at another position."""
         await self._write(
             EXTEND,
             self._touched(key, state),
@@ -228,12 +227,12 @@ class Copies:
         )
 
     async def drop(self, key: SessionKey, state: ScopedState) -> None:
-        """Drop the copy of a session, and of the scopes that have state here."""
+        """Drop the copy of a session, and of the scopes in `state`."""
         await self._write(DROP, self._touched(key, state))
 
     @contextmanager
     def doubted(self, key: SessionKey, state: ScopedState) -> Iterator[None]:
-        """Trust no copy of what a write may have changed of which nobody knows how it ended."""
+        """After a write with an unknown outcome, distrust the affected copies."""
         try:
             yield
         except (AlreadyExists, NotFound, Stale):
@@ -243,7 +242,7 @@ class Copies:
             raise
 
     async def ping(self) -> None:
-        """Warn if Redis is not there; it is no error, because nothing depends on it."""
+        """Log a warning if Redis is unreachable. It is no error, because PostgreSQL is enough."""
         await self._run(DROP, [self._key("ping")])
 
     async def close(self) -> None:
@@ -281,7 +280,7 @@ class Copies:
                 self._floors.settle(before, int(at))
 
     async def _run(self, script: str, keys: Sequence[str], *arguments: Any) -> Any:
-        """Return what the script answers, or None if Redis is not to be had."""
+        """Return the reply of the script, or None if Redis is unavailable."""
         if not self._down:
             try:
                 return await self._redis.run(script, keys, *arguments)
@@ -299,7 +298,7 @@ class Copies:
         return None
 
     async def _recover(self) -> None:
-        """Look for Redis until it is back and takes writes, and drop the copies that are in doubt."""
+        """Wait until Redis is back and accepts writes, and drop the copies in doubt."""
         pause, longest = PAUSES
         while self._down:
             await asyncio.sleep(pause)

@@ -1,11 +1,11 @@
-"""What Redis executes for `copies.py`: each script is one atomic operation on a copy.
+"""Lua scripts for `copies.py`. Each is one atomic operation on a copy.
 
-A part of a copy has keys of its own, the last of which is its lease. Whoever finds a part missing gets
-the lease, reads PostgreSQL, and may fill the part if the lease is still there then: every write takes
-leases away, so that what was read before the write cannot come after it.
+A part of a copy has its own keys, the last of which is its lease. A reader of a missing part gets the lease, reads
+PostgreSQL, and may fill the part if the lease still exists. Every write removes leases, so data that was read before
+a write cannot replace it.
 
-A part carries `at`, the moment of Redis's clock in microseconds as of which it is right: that of the
-lease, or of the write that brought it up to date.
+A part has `at`, the time of Redis's clock in microseconds at which it was right: that of the lease, or of the write
+that updated it.
 """
 
 _CLOCK = """

@@ -1,20 +1,18 @@
-"""Sessions in PostgreSQL, with copies in Redis for reading: a store made of two.
+"""Sessions in PostgreSQL, with copies in Redis for fast reads.
 
-PostgreSQL has the record: a write counts when PostgreSQL has it, and what PostgreSQL refuses is refused.
-Redis has copies of what is being used. What a reader may rely on:
+PostgreSQL has the sessions: it accepts or refuses every write. Redis has copies of recently used ones. Consistency:
 
-- As long as Redis answers, a read that begins after a write was acknowledged sees that write, in every
-  process: the copy is brought up to date before the acknowledgment.
-- A process never reads anything older than what it has acknowledged itself, whatever happens to Redis:
-  it remembers what it has told Redis and when, and takes no copy that is older (`copies.py`).
-- Another process may read an older copy if the writer could not reach Redis or was killed between its
-  two steps, and for `cache_ttl` (5 minutes) at most. It cannot write from it: PostgreSQL refuses a
-  writer that has not seen the latest event, and the copy is dropped.
-- Without Redis all goes on with PostgreSQL alone, after one warning, until Redis is back.
+- While Redis answers, a read sees every write that was acknowledged before it began, in every process, because the
+  copy is updated before the acknowledgment.
+- A process never reads older data than its own acknowledged writes, whatever happens to Redis. It remembers its
+  writes and refuses older copies (`copies.py`).
+- If the writer could not reach Redis, or was killed between its two steps, another process may read an outdated copy
+  for `cache_ttl` (5 minutes) at most. PostgreSQL refuses an append to it, and the copy is dropped.
+- Without Redis, PostgreSQL does everything, after one warning, until Redis is back.
 
-A copy has three parts, because they change independently of each other: the session with its events and
-its own state, the state of its user, the state of its app. An append brings the session's part up to date;
-state of user or app that changes is dropped from the copies, and comes back with the next read.
+A copy has three parts, which change independently: the session with its events and its own state, the state of its
+user, and the state of its app. An append updates the part of the session. Changed state of user or app is dropped
+from the copies, and stored again by the next read.
 """
 
 from collections.abc import Mapping, Sequence
@@ -44,7 +42,7 @@ CACHE_SCHEMES = ("redis", "rediss", "redis+unix")
 
 
 class HybridStore(SessionStore):
-    """A `SessionStore` of a record and copies of it. See `from_uri` for its options."""
+    """A `SessionStore` in PostgreSQL with copies in Redis. See `from_uri` for its options."""
 
     def __init__(self, record: SessionStore, copies: Copies) -> None:
         self._record = record
@@ -53,11 +51,10 @@ class HybridStore(SessionStore):
     @classmethod
     @override
     def from_uri(cls, uri: SessionURI) -> Self:
-        """Open what `PostgresStore.from_uri` opens, with `cache=redis://host:port/0` in its options.
+        """Open a URI of `PostgresStore.from_uri` with the option `cache=redis://host:port/0`.
 
-        The URI of the cache may have options of its own, those of `RedisStore.from_uri` except
-        `cluster`, with `%26` for `&`. Options beside it: `cache_ttl`, the seconds that a copy lives,
-        and `cache_timeout`, the seconds that Redis may take.
+        The URI of the cache may have options of `RedisStore.from_uri` except `cluster`, with `%26` for `&`. More
+        options: `cache_ttl`, the seconds that a copy lives, and `cache_timeout`, the seconds that Redis may take.
         """
         take = uri.options.take
         place = take("cache", str, "")
@@ -80,7 +77,7 @@ class HybridStore(SessionStore):
     @property
     @override
     def location(self) -> str:
-        """Where both are."""
+        """The locations of both servers."""
         return f"{self._record.location}, with copies in Redis at {self._copies.location}"
 
     @override
@@ -115,7 +112,7 @@ class HybridStore(SessionStore):
             key, now=now, after_revision=after_revision, limit=limit, since=since
         )
         if copy.position and (stored is None or stored.head.position != copy.position):
-            # The copy missed a write. Filling in the rest would make a mixture that never existed.
+            # The copy missed a write. Filling in the rest would mix two states.
             await self._copies.drop(key, ScopedState())
         elif stored is not None:
             await self._copies.fill(key, stored, copy)
@@ -176,7 +173,7 @@ class HybridStore(SessionStore):
 
 
 def _since(stored: SessionRecord, since: float | None) -> SessionRecord:
-    """Leave out the events up to the last one that is older than the timestamp."""
+    """Return a session without the events up to the last one that is older than the timestamp."""
     events: list[StoredEvent] = list(stored.events)
     if since is not None:
         for place in range(len(events) - 1, -1, -1):

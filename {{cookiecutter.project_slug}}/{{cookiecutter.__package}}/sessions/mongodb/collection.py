@@ -1,4 +1,4 @@
-"""The collection of sessions, as one event loop sees it."""
+"""The collection of sessions in one event loop."""
 
 from dataclasses import dataclass, field
 
@@ -12,28 +12,28 @@ from .documents import INDEXES, SCHEMA, SCHEMA_VERSION, Document, size_of
 Collection = AsyncCollection[Document]
 
 MAX_HEADS = 10_000
-"""Heads that are remembered; each takes about a kilobyte."""
+"""Heads in the cache. Each takes about a kilobyte."""
 
 CLOSES_WITHIN = 1.0
-"""Seconds to take leave of a server, which may not be there any more."""
+"""Seconds to close a connection, whose server may be gone."""
 
 
 @dataclass(slots=True)
 class Connection:
-    """A client of one event loop, its collection, and the heads of sessions that it has seen."""
+    """A client of one event loop, its collection, and a cache of heads."""
 
     client: AsyncMongoClient[Document]
     collection: Collection
     heads: dict[SessionKey, Document] = field(default_factory=dict)
-    """Without their state, but with its `state_size`. An append needs the head that it follows; it has
-    been read before, and at the same revision of the same log it never changes."""
+    """Heads without their state, but with its `state_size`. An append needs the head before it. At one
+    revision of one log, a head never changes."""
     is_open: bool = False
 
     async def open(self, location: str) -> None:
-        """Create the indexes, in whichever of several processes comes first.
+        """Create the indexes, unless another process has created them.
 
         Raises:
-            ConfigurationError: the collection is another program's, or has another version's format.
+            ConfigurationError: the collection belongs to another program or has another format.
         """
         name = f"Collection {self.collection.name!r} of MongoDB at {location}"
         schema = await self.collection.find_one({"_id": SCHEMA})
@@ -56,7 +56,7 @@ class Connection:
         self.is_open = True
 
     def remember(self, key: SessionKey, head: Document) -> Document:
-        """Keep a head behind which nothing is left to be done, and return it as it is kept."""
+        """Cache a settled head, and return it in its cached form."""
         known = {"state_size": size_of(head.get("state", {}))} | head
         known.pop("state", None)
         self.heads.pop(key, None)

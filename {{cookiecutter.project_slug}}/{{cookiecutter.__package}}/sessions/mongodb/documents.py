@@ -1,28 +1,28 @@
-"""The documents of sessions in MongoDB: one collection, its indexes, and what is in its fields.
+"""The documents of sessions in MongoDB: one collection, its fields and its indexes.
 
-A session has a head, and a document for each event. Each key of `user:` and `app:` state has one, too.
+A session has a head and a document for each event. Each key of `user:` and `app:` state has a document, too.
 
-    field                           in            what it holds
+    field                           in            content
     _id                             head          the same as `scope`
                                     event         `<log>/<revision>`: unique, which commits an append
                                     value         `<scope>/<digest of the name>`
     scope                           all           digest of the session's ids; the scope of a value is
                                                   `<digest of the app>` or `<digest of the app>/<of the user>`
-    order                           head, event   `END`, behind all events; the revision of an event
-    owner                           head          the scope of its user's values: lists look for it
+    order                           head, event   `END`, after all events; the revision of an event
+    owner                           head          the scope of its user's values, for lists
     app_name, user_id, session_id   head
-    log                             all           random, new with each creation: tells the events of a
-                                                  session from those of a predecessor under the same id;
-                                                  in a value: the log of the event that wrote it
+    log                             all           random and new for each creation: distinguishes the events
+                                                  of sessions with the same id; in a value: the log of the
+                                                  event that wrote it
     revision                        head, value   the number of events; the event that wrote the value
     incarnation, ttl                head          as in `Position` and `Head`
     created_at, updated_at          head          seconds since the epoch
     expires_at                      head, event   the same; null if the session lives for ever
-    events_until                    head, event   until when the events are kept, likewise
+    events_until                    head, event   the time until which the events are kept, likewise
     remove_at                       head, event   the moment at which the server removes the document
-    state                           head, event   the session's own state; what an event changes of it
-    user, app                       event         what an event changes of `user:` and `app:` state
-    unfinished                      head          the same, of the last event, until the values are written
+    state                           head, event   the session's own state; the changes of an event
+    user, app                       event         the changes of `user:` and `app:` state
+    unfinished                      head          these of the last event, until the values are written
     timestamp, data                 event         the event
     name, value                     value         a key, and its value
     stamp                           event, value  the moment at which it was written
@@ -30,10 +30,10 @@ A session has a head, and a document for each event. Each key of `user:` and `ap
     index                           on
     scope                           scope, order  to read sessions and values
     owner                           owner         to list sessions
-    remove_at                       remove_at     a TTL index: the server removes what has expired
+    remove_at                       remove_at     a TTL index, by which the server removes documents
 
-Moments are dates on the server's clock. The document `schema` has the version of this format. Names of
-keys are escaped where they are names of fields, because `.` and `$` have a meaning there.
+Moments are dates of the server's clock. The document `schema` has the version of this format. State keys are
+escaped in names of fields, because `.` and `$` have a meaning there.
 """
 
 import base64
@@ -60,19 +60,19 @@ INDEXES = [
 ]
 
 GRACE = 300.0
-"""Seconds that an expired session stays on the server, for readers whose clock is behind."""
+"""Seconds that an expired session stays on the server, because the clock of a reader may be slow."""
 MAX_SPARE = 7 * 86_400.0
-"""Seconds that events are kept longer than their session, at most; or its ttl if that is more."""
+"""Seconds that events are kept longer than their session at most, unless its TTL is longer."""
 
 MAX_DOCUMENT = (16 << 20) - (64 << 10)
-"""Bytes that we put into one document. MongoDB takes 16 MiB; the rest is for fields of our own."""
+"""Bytes of data in a document. MongoDB's limit is 16 MiB, and the rest is for our fields."""
 
 
 # Names.
 
 
 def digest(*texts: str) -> str:
-    """Return a short text without special characters for any texts."""
+    """Return a short name without special characters for any texts."""
     whole = b"".join(b"%d:%b" % (len(data), data) for data in (text.encode() for text in texts))
     return base64.urlsafe_b64encode(hashlib.sha256(whole).digest()).decode().rstrip("=")
 
@@ -88,21 +88,21 @@ def user_scope(app_name: str, user_id: str) -> str:
 
 
 def shared_scopes(key: SessionKey) -> tuple[str, str]:
-    """Return the scopes of the values that a session sees: those of its user and of its app."""
+    """Return the scopes of the values of a session's user and app."""
     return user_scope(key.app_name, key.user_id), digest(key.app_name)
 
 
 def escape(state: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Return state under names that are safe for fields: not empty, no number, without `.$` and NUL."""
+    """Return state with names that are valid for fields: not empty, no number, without `.$` and NUL."""
     return {f"_{quote(name, safe='').replace('.', '%2E')}": value for name, value in state.items()}
 
 
 def unescape(fields: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Return state under its own names."""
+    """Return state with its original names."""
     return {unquote(name[1:]): value for name, value in fields.items()}
 
 
-# From what crosses the seam to documents.
+# Records of the seam to documents.
 
 
 def state_fields(state: ScopedState) -> Document:
@@ -112,7 +112,7 @@ def state_fields(state: ScopedState) -> Document:
 
 
 def new_head(head: Head, log: str, state: Mapping[str, bytes]) -> Document:
-    """Return the head of a session that is created; `state` is escaped."""
+    """Return the head of a new session. `state` is escaped."""
     key, scope = head.key, session_scope(head.key)
     document = {
         "_id": scope,
@@ -138,7 +138,7 @@ def new_head(head: Head, log: str, state: Mapping[str, bytes]) -> Document:
 def new_event(
     head: Document, data: bytes, timestamp: float, expires_at: float | None, state: Document
 ) -> Document:
-    """Return the event after a head; `state` is what `state_fields` returns."""
+    """Return the event after a head. `state` is from `state_fields`."""
     revision = head["revision"] + 1
     return {
         "_id": f"{head['log']}/{revision:012d}",
@@ -154,10 +154,10 @@ def new_event(
 
 
 def events_until(head: Document, expires_at: float | None) -> float | None:
-    """Return until when the events are kept of a session that expires at `expires_at` now.
+    """Return the time until which the events of a session are kept that now expires at `expires_at`.
 
-    That changes when the session comes close to it: then it is moved by as long again as the session
-    has lived. So all events are moved seldom, and an append touches none of those before it.
+    When the session comes close to that time, it is extended by the age of the session. So all events are
+    updated seldom, and an append touches no earlier event.
     """
     until: float | None = head["events_until"]
     if expires_at is None or (until and until >= expires_at + GRACE):
@@ -167,7 +167,7 @@ def events_until(head: Document, expires_at: float | None) -> float | None:
 
 
 def check_size(what: str, *parts: Mapping[str, bytes] | bytes, size: int = 0) -> None:
-    """Refuse what does not fit into a document that has `size` bytes already.
+    """Check that data fits into a document that already has `size` bytes.
 
     Raises:
         ValueError: it does not fit.
@@ -181,15 +181,15 @@ def check_size(what: str, *parts: Mapping[str, bytes] | bytes, size: int = 0) ->
 
 
 def size_of(fields: Mapping[str, bytes]) -> int:
-    """Return how many bytes escaped state takes in a document, or a few more."""
+    """Return the bytes of escaped state in a document, or a few more."""
     return sum(len(name) + len(value) + 16 for name, value in fields.items())
 
 
-# From documents to what crosses the seam.
+# Documents to records of the seam.
 
 
 def head_of(key: SessionKey, head: Document) -> Head:
-    """Return what the seam says of a head."""
+    """Return the head of the seam."""
     position = Position(head["incarnation"], head["revision"])
     return Head(key, position, head["updated_at"], head["ttl"], head["expires_at"])
 
@@ -200,7 +200,7 @@ def session_record(
     values: Mapping[str, Mapping[str, bytes]],
     events: Iterable[Document] = (),
 ) -> SessionRecord:
-    """Return a session; `values` are by scope."""
+    """Return a session. `values` are by scope."""
     user, app = (values.get(scope, {}) for scope in shared_scopes(key))
     return SessionRecord(
         head_of(key, head),

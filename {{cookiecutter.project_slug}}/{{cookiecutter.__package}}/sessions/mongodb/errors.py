@@ -1,4 +1,4 @@
-"""What a MongoDB server or its driver says when something fails, and what to do about it."""
+"""Errors of MongoDB and its driver as sentences that name the cause and the remedy."""
 
 from pymongo import errors as driver
 
@@ -22,7 +22,7 @@ HINTS_BY_CODE = {
     13435: NOT_PRIMARY,
     14031: "its disk is full; make room, or shorten the ttl of sessions",
 }
-"""By the code of the server's answer."""
+"""Hints by the code of the server's reply."""
 
 HINTS = {
     "requires authentication": "it wants a user and a password; write them into the session URI",
@@ -39,16 +39,16 @@ HINTS = {
     "timed out": TOO_LATE,
     "connection closed": "it closed the connection; if it wants TLS, add tls=true to the session URI",
 }
-"""By what the server or the driver says, where there is no code, or one that means several things."""
+"""Hints by fragments of the message, if there is no code or an ambiguous one."""
 
 
 def one_line(error: Exception) -> str:
-    """Return what an error says, fit to stand in a sentence."""
+    """Return the message of an error for use within a sentence."""
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
 def hint(error: driver.PyMongoError) -> str:
-    """Return what has failed and what to do about it, without the name of the server."""
+    """Return the cause and the remedy, without the name of the server."""
     text, details = one_line(error), getattr(error, "details", None) or {}
     for name in ("writeErrors", "writeConcernErrors"):
         for problem in details.get(name, []):

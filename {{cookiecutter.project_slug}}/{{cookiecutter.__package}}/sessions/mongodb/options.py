@@ -1,4 +1,4 @@
-"""What a session URI says about MongoDB: its own connection string under our scheme."""
+"""The session URI of MongoDB, its own connection string with our scheme."""
 
 from typing import Any
 from urllib.parse import quote
@@ -23,7 +23,7 @@ DRIVER_OPTIONS = (
     "waitQueueTimeoutMS", "wTimeoutMS", "zlibCompressionLevel",
 )
 # fmt: on
-"""What the driver understands."""
+"""The options of the driver."""
 
 DEFAULTS = {
     "appName": "adk-sessions",
@@ -32,7 +32,7 @@ DEFAULTS = {
     "journal": True,
     "readConcernLevel": "majority",
 }
-"""An event counts when a majority of the members has it in its journal."""
+"""An event is acknowledged when the journals of a majority have it."""
 
 
 def parse(uri: SessionURI) -> tuple[str, dict[str, Any], str, str]:
@@ -45,7 +45,7 @@ def parse(uri: SessionURI) -> tuple[str, dict[str, Any], str, str]:
     settings: dict[str, Any] = {"username": uri.username, "password": uri.password}
     given = {name: uri.options.take(name, str, "") for name in DRIVER_OPTIONS}
     settings |= DEFAULTS | {name: text for name, text in given.items() if text}
-    # The driver looks for the user in the database of the path, unless authSource names another.
+    # Without authSource, the driver authenticates in the database of the path.
     host = f"mongodb{uri.variant}://{uri.hosts or 'localhost'}{quote(uri.path)}"
     database = uri.path.strip("/") or "adk"
     try:

@@ -1,4 +1,4 @@
-"""How sessions are read, and how a reader finishes what a writer has begun."""
+"""Reading sessions, and completing the work of interrupted writers."""
 
 from collections.abc import Iterable, Sequence
 from operator import itemgetter
@@ -10,13 +10,13 @@ from .documents import END, Document, session_scope
 from .writes import advance, share, write
 
 ALL = (1 << 31) - 1
-"""Documents in one reply: as many as fit into its 16 MB."""
+"""Documents in one reply, whose limit is 16 MB anyway."""
 
 ATTEMPTS = 20
-"""How often a session is read again because a writer, or its end, came in between."""
+"""Attempts to read a session while writers change it."""
 
 SCOPES_AT_ONCE = 10_000
-"""Scopes in one query. Each takes a hundred bytes, and a query has 16 MB at most."""
+"""Scopes in one query. Each takes a hundred bytes, and the limit of a query is 16 MB."""
 
 
 async def read_session(
@@ -28,9 +28,9 @@ async def read_session(
     limit: int | None = None,
     since: float | None = None,
 ) -> tuple[Document, Sequence[Document]] | None:
-    """Return the head of a live session and the wanted end of its log, or None.
+    """Return the head of a live session and the selected events, or None.
 
-    What a writer has not finished, because it was killed or is still at work, is finished first.
+    If a writer has not finished, because it was killed or still runs, its work is completed first.
     """
     query: Document = {"scope": session_scope(key), "order": {"$gt": after}}
     if since is not None:
@@ -49,7 +49,7 @@ async def read_session(
         head = found.pop()
         events = [event for event in found if event["log"] == head["log"]]
         if limit and len(events) < len(found):
-            # Events of a predecessor under the same id have taken the place of wanted ones.
+            # Events of an earlier session with the same id took the place of selected ones.
             log = {"log": head["log"]}
         elif "unfinished" in head:
             state, stamp = head["unfinished"], head["unfinished"]["stamp"]
@@ -69,9 +69,9 @@ async def read_session(
 
 
 def _without_gaps(events: Sequence[Document], last: int) -> Sequence[Document]:
-    """Return the events up to the last one that directly follow each other.
+    """Return the last events without a gap.
 
-    Where there is a gap, an event is older than the wanted ones, or is being removed.
+    Events before a gap are older than the selected ones, or are being removed.
     """
     start = len(events)
     while start and events[start - 1]["order"] == last - (len(events) - start):
@@ -80,7 +80,7 @@ def _without_gaps(events: Sequence[Document], last: int) -> Sequence[Document]:
 
 
 async def read_values(collection: Collection, scopes: Iterable[str]) -> dict[str, dict[str, bytes]]:
-    """Return the state of users and apps by their scopes."""
+    """Return the state of users and apps by scope."""
     wanted = list(scopes)
     found: dict[str, dict[str, bytes]] = {}
     for start in range(0, len(wanted), SCOPES_AT_ONCE):

@@ -1,9 +1,9 @@
-"""Sessions in MongoDB 6 or later: replica set, sharded cluster or a single server.
+"""Sessions in MongoDB 6 or later, on a replica set, a sharded cluster or a standalone server.
 
-`documents.py` says what is stored, `writes.py` how it is written without transactions, `reads.py` how it
-is read. An append is one command. A read is two queries at once: the session, and the state of its user
-and app. What expires is removed by the server's TTL index: the head of a session soon after its end, and
-its events later, because only the head is touched by each append.
+`documents.py` describes the documents, `writes.py` writes them without transactions, and `reads.py` reads them.
+An append is one command. A read is two queries at the same time, for the session and for the state of its user
+and app. A TTL index removes the head of a session soon after its expiry and its events later, because an append
+updates only the head.
 """
 
 import asyncio
@@ -43,10 +43,10 @@ Method = Callable[Concatenate["MongoDBStore", P], Coroutine[Any, Any, T]]
 
 
 def _operation(method: Method[P, T]) -> Method[P, T]:
-    """Let a method come to its end if its caller is cancelled, and say in a sentence what went wrong.
+    """Complete a method even if its caller is cancelled, and convert errors.
 
-    The driver closes the connection of a call that is cancelled, and does not close the socket of one
-    that is just being opened (PYTHON-5867). The method ends within its time-out.
+    The driver closes the connection of a cancelled call, and leaks the socket of a connection that is being
+    opened (PYTHON-5867). The method ends within its time-out.
     """
 
     @wraps(method)
@@ -85,10 +85,9 @@ class MongoDBStore(SessionStore):
     @classmethod
     @override
     def from_uri(cls, uri: SessionURI) -> Self:
-        """Open `scheme://user:password@host1,host2/database`, MongoDB's own URI under our scheme.
+        """Open `scheme://user:password@host1,host2/database`, MongoDB's own URI with our scheme.
 
-        `scheme+srv://` is `mongodb+srv://`. Options: `collection` that holds all sessions, and those of
-        `options.DRIVER_OPTIONS`.
+        `scheme+srv://` is `mongodb+srv://`. Options: `collection`, and those of `options.DRIVER_OPTIONS`.
         """
         host, settings, database, collection = options.parse(uri)
         return cls(
@@ -150,7 +149,7 @@ class MongoDBStore(SessionStore):
             return None
         head, events = found
         if [known.get(name) for name in ("log", "revision")] != [head["log"], head["revision"]]:
-            # An event that was not known may have changed the values after they were read.
+            # A new event may have changed the values after they were read.
             values = await read_values(collection, scopes)
         connection.remember(key, head)
         return documents.session_record(key, head, values, events)
@@ -213,8 +212,7 @@ class MongoDBStore(SessionStore):
         connection = await self._connect()
         connection.heads.pop(key, None)
         scope = documents.session_scope(key)
-        # Only what is there now: a session that is created in this moment under the same id is another.
-        # What an interrupted deletion has left belongs to it, too.
+        # Only this incarnation and the rest of interrupted deletions, not a session that is created meanwhile.
         logs = await connection.collection.distinct("log", {"scope": scope})
         head = writes.one(scope, scope) | {"log": {"$in": logs}}
         rest = {"scope": scope, "log": {"$in": logs}}
@@ -231,7 +229,7 @@ class MongoDBStore(SessionStore):
     @override
     async def ping(self) -> None:
         collection = (await self._connect()).collection
-        # A write that changes nothing: a user or a member may be allowed to read only.
+        # A write that changes nothing, because a user or a member may be read-only.
         await collection.update_one({"_id": SCHEMA}, {"$set": {"version": SCHEMA_VERSION}})
 
     @override
@@ -248,13 +246,13 @@ class MongoDBStore(SessionStore):
     async def _create(
         self, connection: Connection, key: SessionKey, head: Document, state: Document, now: float
     ) -> Document:
-        """Create a session; return its head, also if this very creation was delivered before."""
+        """Create a session and return its head, also if the call is a repetition."""
         collection = connection.collection
         for _ in range(ATTEMPTS):
             done = await writes.write(collection, writes.create(key, head, state, now))
             if done is not None:
                 if 0 not in (done.upserted_ids or {}):
-                    # It took the place of one that has expired, whose events nobody wants any more.
+                    # It replaced an expired session, whose events are obsolete.
                     gone = {"scope": head["scope"], "log": {"$ne": head["log"]}}
                     await collection.delete_many(gone)
                 return head
@@ -267,7 +265,7 @@ class MongoDBStore(SessionStore):
     async def _expect(
         self, connection: Connection, key: SessionKey, expected: Position, now: float
     ) -> Document:
-        """Return the head that a writer expects, from memory if it is there."""
+        """Return the head that a writer expects, from the cache if it is there."""
         if known := connection.heads.get(key):
             head = documents.head_of(key, known)
             if head.position == expected and not head.expired(now):
@@ -283,12 +281,12 @@ class MongoDBStore(SessionStore):
     async def _resolve(
         self, connection: Connection, key: SessionKey, event: Document, now: float
     ) -> None:
-        """Find out why an append was refused; return if a reader has finished it meanwhile."""
+        """Raise the reason of a refused append, unless a reader has completed it meanwhile."""
         connection.heads.pop(key, None)
         collection, query = connection.collection, writes.one(event["_id"], event["scope"])
         found = await read_session(collection, key, now=now, limit=1)
         if found is None or found[0]["log"] != event["log"]:
-            # The session is gone; the event must not stay behind.
+            # The session is gone, and its event must not stay.
             await collection.delete_one(query)
             raise NotFound if found is None else Stale
         stored = await collection.find_one(query, {"data": 1})

@@ -1,17 +1,17 @@
-"""What is written: operations that the server executes in order, in one command, until one is refused.
+"""Writes: operations in one command, which the server executes in order until one is refused.
 
-No transaction is used, so the same command works on a replica set, on a sharded cluster and on a single
-server. An append is
+No transaction is used, so the same command works on a replica set, a sharded cluster and a standalone server. An
+append is
 
-    insert the event    its `_id` is unique: of two writers with the same copy, one is refused
+    insert the event    its `_id` is unique: one of two writers with the same copy is refused
     advance the head    to the event's revision, with the state that the event changes
     write the values    of `user:` and `app:` state, if the event changes any
     settle the head     the values are written
 
-The server may stop after any of them, and the writer may be killed before it repeats the command. So the
-event carries all that the head needs, and the head carries the values until they are written. A reader
-that finds an event behind the head, or an unsettled head, does the rest. Each operation may be repeated
-by any number of readers and writers at the same time, and changes nothing the second time.
+The server may stop after any of them, and the writer may be killed before it repeats the command. So the event
+has all data for the head, and the head has the values until they are written. A reader that finds an event after
+the head, or an unsettled head, completes the append. Any number of readers and writers may repeat each operation
+at the same time. A repetition changes nothing.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,21 +28,21 @@ from .documents import END, GRACE, Document, digest, session_scope, shared_scope
 Operation = UpdateOne | UpdateMany
 
 NOW = "$$NOW"
-"""The server's clock. No clock of a writer decides what is newer, or when something is removed."""
+"""The server's clock. Clocks of writers decide neither what is newer nor when something is removed."""
 
 REFUSE = {"$toInt": "$_id"}
 """An expression that fails: no `_id` of a head is a number. An error ends the command."""
 
 REFUSALS = {11000, 241}
-"""Codes of refused operations: an `_id` is taken, or `REFUSE` was evaluated."""
+"""Codes of refused operations: the `_id` exists, or `REFUSE` was evaluated."""
 
 AT_ONCE = 100
-"""Operations in one command. Each command has the time-out to itself, so that thousands of `user:` keys
-in one event are written in the end, by its writer or by a reader."""
+"""Operations in one command. Each command has its own time-out, so an event with thousands of `user:` keys is
+written in the end, by its writer or by a reader."""
 
 
 async def write(collection: Collection, operations: Sequence[Operation]) -> BulkWriteResult | None:
-    """Execute operations in order; return the result of the first command, or None after a refusal."""
+    """Execute operations in order. Return the result of the first command, or None after a refusal."""
     results = []
     try:
         for start in range(0, len(operations), AT_ONCE):
@@ -63,7 +63,7 @@ def _is_refusal(error: driver.OperationFailure) -> bool:
 
 
 def create(key: SessionKey, head: Document, state: Document, now: float) -> list[Operation]:
-    """Create a session, in the place of one that has expired; refused if there is a live one."""
+    """Create a session, or replace an expired one. Refused if there is a live one."""
     expired = [{"$ne": [{"$type": "$expires_at"}, "null"]}, {"$lte": ["$expires_at", now]}]
     free = {"$or": [_is_missing("revision"), {"$and": expired}]}
     removal, unfinished = _removal(head["expires_at"], GRACE - now), _unfinished(state, NOW)
@@ -74,7 +74,7 @@ def create(key: SessionKey, head: Document, state: Document, now: float) -> list
 
 
 def append(key: SessionKey, head: Document, event: Document, now: float) -> list[Operation]:
-    """Write an event after a head that is known, and all that follows from it."""
+    """Write an event after a known head, and all its effects."""
     operations: list[Operation] = []
     if event["events_until"] != head["events_until"]:
         operations.append(_keep_events(event, now))
@@ -83,21 +83,21 @@ def append(key: SessionKey, head: Document, event: Document, now: float) -> list
 
 
 def _keep_events(event: Document, now: float) -> UpdateMany:
-    # Before the session lives longer: a writer that is killed after this has only kept them for nothing.
+    # Before the session is extended: if the writer is killed after this, events are only kept too long.
     later = {"$max": ["$remove_at", _in(event["events_until"] - now)]}
     events = {"scope": event["scope"], "log": event["log"], "order": {"$lt": END}}
     return UpdateMany(events, [{"$set": {"remove_at": later}}])
 
 
 def _insert(event: Document, now: float) -> UpdateOne:
-    # An upsert that matches nothing, because a command of updates takes no insert.
+    # An upsert that matches nothing, because a command of updates cannot have an insert.
     parts = [{"$literal": event}, {"stamp": NOW}, _removal(event["events_until"], -now)]
     nothing = one(event["_id"], event["scope"]) | {"data": {"$exists": False}}
     return UpdateOne(nothing, [{"$replaceWith": {"$mergeObjects": parts}}], upsert=True)
 
 
 def advance(event: Document, now: float, stamp: Any) -> UpdateOne:
-    """Bring the head from the event before to this one; refused unless it stands there, settled."""
+    """Advance the head to this event. Refused unless the head is settled at the event before."""
     guard = [
         {"$eq": ["$log", event["log"]]},
         {"$eq": ["$revision", event["order"] - 1]},
@@ -121,11 +121,10 @@ def advance(event: Document, now: float, stamp: Any) -> UpdateOne:
 def share(
     key: SessionKey, log: str, revision: int, state: Document, stamp: Any
 ) -> Iterator[UpdateOne]:
-    """Write the values of `user` and `app` that an event, or the creation, changes; settle the head.
+    """Write the values of `user` and `app` that an event or a creation changes, and settle the head.
 
-    A writer writes over what is there, with the stamp NOW. A reader that finishes what a writer began,
-    perhaps long ago, has the stamp of then, and leaves alone what is newer. Neither ever goes back
-    behind a later event of the same log.
+    A writer uses the stamp NOW and overwrites older values. A reader that completes an interrupted append uses
+    the stamp of that append and keeps newer values. Neither overwrites a later event of the same log.
     """
     newer: list[Any] = [{"$and": [{"$eq": ["$log", log]}, {"$gt": ["$revision", revision]}]}]
     if stamp != NOW:
@@ -147,8 +146,8 @@ def share(
 
 
 def one(id_: str, scope: str) -> Document:
-    """Return the query for one document. A sharded collection asks for its shard key, `scope`."""
-    # With `$eq`, MongoDB looks for the `_id` and not for both.
+    """Return the query for one document. A sharded collection needs its shard key, `scope`."""
+    # With `$eq`, MongoDB uses the index of `_id` alone.
     return {"_id": id_, "scope": {"$eq": scope}}
 
 
@@ -159,7 +158,7 @@ def _unfinished(state: Document, stamp: Any) -> Document:
 
 
 def _removal(end: float | None, seconds: float) -> Document:
-    """Return `remove_at` for what ends at `end`, moved by `seconds`; nothing if it never ends."""
+    """Return `remove_at` as `end` plus `seconds`, or nothing without an end."""
     return {} if end is None else {"remove_at": _in(end + seconds)}
 
 

@@ -9,9 +9,11 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 from google.adk.sessions.base_session_service import GetSessionConfig
 
 from {{ cookiecutter.__package }}.sessions import create_session_service
+from {{ cookiecutter.__package }}.sessions.cli import sessions
 from {{ cookiecutter.__package }}.sessions.config import SCHEME
 from {{ cookiecutter.__package }}.sessions.errors import SessionStoreError
 from {{ cookiecutter.__package }}.sessions.gcs import bucket as gcs_bucket
@@ -134,6 +136,31 @@ async def test_damaged_head_affects_only_its_session(
         assert [found.id for found in listed] == ["other"]
         await reader.delete_session(**NAME)
         await create(reader)
+
+
+async def test_damaged_head_is_found_and_its_session_deleted(
+    service: PersistentSessionService, uri: str
+) -> None:
+    """No list has it, but what the store says of it is shown."""
+
+    async def run(*arguments: str) -> Result:
+        everything = [*arguments, "--app", APP, "--uri", uri]
+        return await asyncio.to_thread(CliRunner().invoke, sessions, everything)
+
+    await create(service)
+    bucket, _ = server.open_bucket(uri, SCHEME)
+    bucket.blob(f"{folder_of(service)}head").upload_from_string(b"")
+    bucket.client.close()
+    for arguments, ending in (
+        ([], "--remove removes them."),
+        (["--remove", "--yes"], "set the value anew."),
+    ):
+        found = await run("check", *arguments)
+        assert found.exit_code == 1
+        assert "session=session/head" in found.stdout
+        assert found.stderr.endswith(f"{ending}\n")
+    assert (await run("delete", "--yes", "--user", USER, SESSION)).exit_code == 0
+    assert (await run("check")).exit_code == 0
 
 
 async def test_long_deletion_does_not_time_out(

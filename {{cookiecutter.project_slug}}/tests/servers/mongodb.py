@@ -7,7 +7,6 @@ import atexit
 import os
 import shutil
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -20,10 +19,9 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 from pymongo import MongoClient
 from pymongo.collection import Collection
 
-from .starting import free_port, wait
+from .starting import free_port, run
 
 PACKAGE = "SecantusDB>=0.7.0b3,<0.8"
-STOPS_WITHIN = 5.0
 DATABASE = "adk"
 
 EFFORT = 0.3
@@ -41,14 +39,11 @@ def serve(directory: Path, scheme: str, *more: str) -> Iterator[str]:
     # Without this file, the server would read one in the home directory.
     (config := directory / "secantusd.toml").touch()
     command = [*_secantus(), f"--config={config}", *options, *more]
-    with (directory / "mongodb.log").open("ab") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log)
-    try:
-        wait(server, lambda: _knock(port), (OSError,), "mongodb.log")
-        yield f"{scheme}://127.0.0.1:{port}/{DATABASE}"
-    finally:
-        disconnect()
-        _stop(server)
+    with run(command, lambda: _knock(port), (OSError,), directory / "mongodb.log"):
+        try:
+            yield f"{scheme}://127.0.0.1:{port}/{DATABASE}"
+        finally:
+            disconnect()
 
 
 def serve_standalone(directory: Path, scheme: str, *more: str) -> AbstractContextManager[str]:
@@ -118,12 +113,3 @@ def _secantus() -> list[str]:
 
 def _knock(port: int) -> None:
     socket.create_connection(("127.0.0.1", port), 1).close()
-
-
-def _stop(server: "subprocess.Popen[bytes]") -> None:
-    server.terminate()
-    try:
-        server.wait(STOPS_WITHIN)
-    except subprocess.TimeoutExpired:  # the server waits for a broken connection
-        server.kill()
-        server.wait()

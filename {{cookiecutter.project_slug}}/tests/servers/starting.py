@@ -17,6 +17,7 @@ from pathlib import Path
 from random import SystemRandom
 
 STARTS_WITHIN = 60.0
+STOPS_WITHIN = 10.0
 
 PORTS = range(10_000, 32_000)
 """Ports below those of outgoing connections, which come and go all the time."""
@@ -89,7 +90,11 @@ def main(stop: int, command: Sequence[str]) -> None:
     threading.Thread(target=lambda: os._exit(server.wait()), daemon=True).start()
     sys.stdin.buffer.read()
     server.send_signal(stop)
-    server.wait()
+    try:
+        server.wait(STOPS_WITHIN)
+    except subprocess.TimeoutExpired:  # it may wait for a broken connection
+        server.kill()
+        server.wait()
 
 
 if __name__ == "__main__":

@@ -279,6 +279,12 @@ def test_check_removes_only_damaged_records(run: Run) -> None:
     assert len(json.loads(run("show", "talk", "--json").stdout)["events"]) == 3
 
 
+@pytest.mark.usefixtures("damaged")
+def test_session_that_cannot_be_read_can_be_deleted(run: Run) -> None:
+    assert run("delete", "--yes", "empty").exit_code == 0
+    assert "session empty" not in run("check").stdout
+
+
 @pytest.mark.parametrize("command", [["list"], ["show", "x"], ["export", "--all"], ["check"]])
 def test_reading_commands_create_nothing(run: Run, uri: str, command: list[str]) -> None:
     async def missing() -> str | None:

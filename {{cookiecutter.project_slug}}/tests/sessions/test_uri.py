@@ -122,6 +122,7 @@ class TestErrors:
             ":{}",
             ":/{}",
             ":///{}",
+            ":///me:hun%2Fter2@host",
             "://:x@/{}",
             "://{}/db?ttl=24h",
             "://me:1?ttl={}",

@@ -3,6 +3,7 @@
 A broken disk, another program or a newer version may damage records. Everything that is accepted can be read.
 """
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -27,14 +28,46 @@ class Damage:
     problem: str
 
 
+<<<<<<< HEAD
 async def find_damage(
     service: PersistentSessionService, app_name: str
 ) -> tuple[int, Sequence[Damage]]:
     """Read all sessions of an app. Return their number and the damage.
+=======
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was found in an app."""
+
+    sessions: int
+    damaged: Sequence[Damage]
+    omitted: Sequence[str]
+    """What the store said about records that it left out of its list, because nothing of them can be read."""
+
+
+class _Warnings(logging.Handler):
+    """Collects the warnings of a logger."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the message of a record."""
+        self.messages.append(record.getMessage())
+
+
+async def find_damage(service: PersistentSessionService, app_name: str) -> Report:
+    """Read all sessions of an app.
+>>>>>>> faults
 
     Values of users without sessions are not found, because a store cannot list users.
     """
-    records = await service.store.list(app_name, None, now=platform_time.get_time())
+    warnings, logger = _Warnings(), logging.getLogger(__package__)
+    logger.addHandler(warnings)
+    try:
+        records = await service.store.list(app_name, None, now=platform_time.get_time())
+    finally:
+        logger.removeHandler(warnings)
     found = []
     shared = {}
     for record in records:
@@ -49,7 +82,7 @@ async def find_damage(
                 decode_state({name: data}, prefix=prefix)
             except CorruptSession as error:
                 found.append(Damage(key, prefix + name, str(error)))
-    return len(records), found
+    return Report(len(records), found, warnings.messages)
 
 
 async def remove_damage(service: PersistentSessionService, damaged: Iterable[Damage]) -> None:

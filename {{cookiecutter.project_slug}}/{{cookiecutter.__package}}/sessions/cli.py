@@ -6,14 +6,15 @@ This works on every backend.
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
 
 import click
 
 from . import create_session_service
 from .config import APP_NAME
-from .errors import SessionStoreError
+from .errors import CorruptSession, SessionStoreError
 from .terminal import print_table, printable, time_left
 
 if TYPE_CHECKING:
@@ -160,11 +161,12 @@ def delete(
         raise click.ClickException("Nothing was deleted.")
 
     async def remove(service: "PersistentSessionService") -> None:
-        found = [await find(service, app, user, session_id) for session_id in session_ids]
-        for session in found:
-            await service.delete_session(
-                app_name=app, user_id=session.user_id, session_id=session.id
-            )
+        owners = [await owner_of(service, app, user, session_id) for session_id in session_ids]
+        for owner, session_id in zip(owners, session_ids, strict=True):
+            with suppress(CorruptSession):  # what cannot be read can be deleted
+                await find(service, app, owner, session_id)
+        for owner, session_id in zip(owners, session_ids, strict=True):
+            await service.delete_session(app_name=app, user_id=owner, session_id=session_id)
 
     run(uri, remove)
     click.echo(f"Deleted {pluralize(len(session_ids))}.", err=True)
@@ -183,22 +185,27 @@ def check(uri: str | None, app: str, remove: bool, yes: bool) -> None:
     """
     from .check import find_damage, remove_damage
 
-    number, damaged = run(uri, lambda service: find_damage(service, app))
-    if not damaged:
-        click.echo(f"Nothing is damaged in {pluralize(number)} of app {app!r}.", err=True)
+    report = run(uri, lambda service: find_damage(service, app))
+    damaged = report.damaged
+    if not damaged and not report.omitted:
+        click.echo(f"Nothing is damaged in {pluralize(report.sessions)} of app {app!r}.", err=True)
         return
-    rows = []
+    rows = [("unlisted", "", text) for text in report.omitted]
     for damage in damaged:
         of_user = not (damage.state_key or "").startswith("app:")
         what = damage.state_key or f"session {damage.key.session_id}"
         rows.append((what, damage.key.user_id if of_user else "", damage.problem))
     print_table(("DAMAGED", "USER", "PROBLEM"), rows)
-    records = f"{len(damaged)} damaged record{'' if len(damaged) == 1 else 's'}"
+    records = f"{len(rows)} damaged record{'' if len(rows) == 1 else 's'}"
     if not remove:
         raise click.ClickException(f"There are {records}; --remove removes them.")
     if not yes and not click.confirm(f"Remove {records} for good?", err=True):
         raise click.ClickException("Nothing was removed.")
     run(uri, lambda service: remove_damage(service, damaged))
+    if report.omitted:
+        raise click.ClickException(
+            "What is unlisted is left: use `sessions delete` with --user, or set the value anew."
+        )
     click.echo(f"Removed {records}.", err=True)
 
 
@@ -238,24 +245,34 @@ async def list_sessions(
 async def find(
     service: "PersistentSessionService", app: str, user: str | None, session_id: str
 ) -> "PersistentSession":
-    """Return the session of that id; ids are unique only below their user."""
+    """Return the session of that id."""
     from google.adk.sessions.base_session_service import GetSessionConfig
 
-    users = [user]
-    if user is None:
-        listed = await list_sessions(service, app, None)
-        users = [session.user_id for session in listed if session.id == session_id]
+    owner = await owner_of(service, app, user, session_id)
+    session = await service.get_session(
+        app_name=app, user_id=owner, session_id=session_id, config=GetSessionConfig()
+    )
+    return session or no_session(app, session_id)
+
+
+async def owner_of(
+    service: "PersistentSessionService", app: str, user: str | None, session_id: str
+) -> str:
+    """Return the given user, else the one who has the session; ids are unique only below their user."""
+    if user is not None:
+        return user
+    listed = await list_sessions(service, app, None)
+    users = [session.user_id for session in listed if session.id == session_id]
     if len(users) > 1:
         names = ", ".join(repr(name) for name in users)
         raise click.ClickException(
             f"More than one user has session {session_id!r}; pass --user (one of {names})."
         )
-    for name in users:
-        session = await service.get_session(
-            app_name=app, user_id=name or "", session_id=session_id, config=GetSessionConfig()
-        )
-        if session is not None:
-            return session
+    return users[0] if users else no_session(app, session_id)
+
+
+def no_session(app: str, session_id: str) -> NoReturn:
+    """Say that there is no such session."""
     raise click.ClickException(
         f"There is no session {session_id!r} in app {app!r}: it was deleted, or it has expired."
     )

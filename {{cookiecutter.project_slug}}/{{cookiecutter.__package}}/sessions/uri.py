@@ -20,7 +20,7 @@ T = TypeVar("T")
 _HOSTS = re.compile(r"(([\w.%-]+|\[[\w:.%]+\])?(:[0-9]+)?(,|$))*", re.ASCII)
 """`host:port`, several of them separated by commas, or nothing. IPv6 addresses are in brackets."""
 _OPTION = re.compile(r"[A-Za-z_]+")
-_CREDENTIALS = re.compile(r":[^/]*@")
+_CREDENTIALS = re.compile(r"(:|%3A)[^/]*@", re.IGNORECASE)
 _ESCAPE = (
     "in a user name or password write '/' as %2F, '?' as %3F, '#' as %23, ':' as %3A and '@' as %40"
 )
@@ -102,8 +102,7 @@ def parse_uri(
     if not text[len(parts.scheme) :].startswith("://"):
         raise ConfigurationError(f"The session URI has to begin with {parts.scheme}://.")
     hosts = parts.netloc.rpartition("@")[2]
-    path = unquote(parts.path)
-    in_path = "@" in parts.path and (parts.netloc or _CREDENTIALS.search(path))
+    in_path = "@" in parts.path and (parts.netloc or _CREDENTIALS.search(parts.path))
     # An option may be a URI with an '@' of its own.
     in_query = any("@" in each.partition("://")[0] for each in parts.query.split("&"))
     if parts.fragment or not _HOSTS.fullmatch(hosts) or in_path or in_query:
@@ -126,7 +125,7 @@ def parse_uri(
         username=username or None,
         password=password,
         hosts=hosts,
-        path=path,
+        path=unquote(parts.path),
         options=Options(query),
     )
 

@@ -28,12 +28,6 @@ class Damage:
     problem: str
 
 
-<<<<<<< HEAD
-async def find_damage(
-    service: PersistentSessionService, app_name: str
-) -> tuple[int, Sequence[Damage]]:
-    """Read all sessions of an app. Return their number and the damage.
-=======
 @dataclass(frozen=True, slots=True)
 class Report:
     """What was found in an app."""
@@ -58,7 +52,6 @@ class _Warnings(logging.Handler):
 
 async def find_damage(service: PersistentSessionService, app_name: str) -> Report:
     """Read all sessions of an app.
->>>>>>> faults
 
     Values of users without sessions are not found, because a store cannot list users.
     """

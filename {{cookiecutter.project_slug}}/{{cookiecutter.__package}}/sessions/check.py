@@ -30,12 +30,12 @@ class Damage:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was found in an app."""
+    """The result of a check."""
 
     sessions: int
     damaged: Sequence[Damage]
     omitted: Sequence[str]
-    """What the store said about records that it left out of its list, because nothing of them can be read."""
+    """The store's warnings about records that it omitted from its list, because they cannot be read at all."""
 
 
 class _Warnings(logging.Handler):

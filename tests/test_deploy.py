@@ -1,4 +1,4 @@
-"""`adk deploy`, as the README of a project says: what is staged finds the sessions of the project.
+"""`adk deploy` with the commands of a project's README: the staged files find the sessions.
 
 A stand-in for `gcloud` keeps what it is given. That is then installed and served as its Dockerfile says. No cloud is
 involved, and the image is not built.
@@ -30,7 +30,7 @@ cp -r "$2" "{staged}"
 
 
 @pytest.mark.two_backends
-def test_what_adk_deploys_finds_the_sessions(project: Project, tmp_path: Path) -> None:
+def test_deployed_agent_finds_the_sessions(project: Project, tmp_path: Path) -> None:
     """The scheme is registered and its driver installed."""
     staged = tmp_path / "app"
     gcloud = tmp_path / "bin" / "gcloud"
@@ -69,7 +69,7 @@ def commands(project: Project) -> list[str]:
 
 @contextmanager
 def serve(folder: Path, staged: Path, app: str) -> Iterator[Web]:
-    """Run the command of the staged Dockerfile, with `/app` where it was staged; kill it in the end."""
+    """Run the command of the staged Dockerfile with the staged folder as `/app`. Kill it in the end."""
     dockerfile = (staged / "Dockerfile").read_text("utf-8")
     assert 'ENV PYTHONPATH="/app:$PYTHONPATH"' in dockerfile
     [line] = re.findall(r"^CMD (.+)$", dockerfile, re.M)

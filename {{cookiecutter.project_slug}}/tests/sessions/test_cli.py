@@ -210,6 +210,11 @@ def test_import_is_all_or_nothing(run: Run) -> None:
             ' "events": [{"timestamp": "x"}]}',
             "event cannot be read",
         ),
+        (
+            '{"format": 1, "app": "a", "user": "u", "id": "i", "ttl": 0, "state": {},'
+            ' "events": [{"content": {"\\u001b[2J\\u2028": 1}}]}',
+            "\\x1b[2J",
+        ),
     ],
 )
 def test_import_names_the_bad_line(run: Run, line: str, problem: str) -> None:

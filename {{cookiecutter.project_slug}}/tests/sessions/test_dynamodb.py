@@ -9,12 +9,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from click.testing import CliRunner
 from google.adk.errors import StaleSessionError
 from google.adk.platform import time as platform_time
 from google.adk.sessions.base_session_service import GetSessionConfig
 
 from {{ cookiecutter.__package }}.sessions import create_session_service
+from {{ cookiecutter.__package }}.sessions.cli import sessions
 from {{ cookiecutter.__package }}.sessions.config import SCHEME
+from {{ cookiecutter.__package }}.sessions.doctor import doctor
 from {{ cookiecutter.__package }}.sessions.errors import (
     ConfigurationError,
     SessionStoreError,
@@ -81,6 +84,15 @@ async def failed_check(uri: str, kind: type[SessionStoreError] = StoreUnavailabl
 class TestTable:
     async def test_missing_table_is_not_created_by_default(self, new_table: str) -> None:
         assert "no such table; create it with `sessions init`" in await failed_check(new_table)
+
+    def test_reading_commands_do_not_create_the_table(self, new_table: str) -> None:
+        uri = with_options(new_table, create_table="true")
+        result = CliRunner().invoke(sessions, ["list", "--uri", uri])
+        assert result.exit_code == 1
+        assert "does not exist: it is created with the first session" in result.stderr
+        assert "does not exist" in CliRunner().invoke(doctor, ["--uri", uri]).stdout
+        tables = server.client(uri).get_paginator("list_tables").paginate().search("TableNames")
+        assert server.table_name(uri) not in tables
 
     async def test_init_creates_an_on_demand_table_with_ttl(self, new_table: str) -> None:
         async with create_session_service(new_table) as service:

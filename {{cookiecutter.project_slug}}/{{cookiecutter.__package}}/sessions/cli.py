@@ -139,8 +139,8 @@ def import_command(uri: str | None, file: TextIO) -> None:
             try:
                 found += [parse(line)] if line.strip() else []
             except TransferError as error:
-                where = f"Line {number} of {file.name}"
-                raise click.ClickException(f"{where} cannot be imported: {error}.") from error
+                where, problem = f"Line {number} of {file.name}", printable(error)
+                raise click.ClickException(f"{where} cannot be imported: {problem}.") from error
     except UnicodeDecodeError as error:
         raise click.ClickException(f"{file.name} is not a text in UTF-8.") from error
     run(uri, lambda service: restore(service, found), reads=False)
@@ -229,7 +229,7 @@ def run(
     try:
         return asyncio.run(use())
     except (SessionStoreError, ValueError) as error:
-        raise click.ClickException(str(error)) from error
+        raise click.ClickException(printable(error)) from error
 
 
 async def list_sessions(
@@ -296,7 +296,7 @@ async def export_lines(
         try:
             click.echo(json.dumps(dump(await find(service, app, owner, session_id))))
         except (SessionStoreError, click.ClickException) as error:
-            click.echo(f"Error: {error}", err=True)
+            click.echo(f"Error: {printable(error)}", err=True)
             failed += 1
     return failed
 

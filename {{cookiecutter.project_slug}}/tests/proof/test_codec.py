@@ -389,7 +389,7 @@ def test_nesting_is_refused_beyond_its_limit_and_nowhere_before(
             encode_state({"key": nest(scalar, [wrap], MAX_DEPTH + 1)})
 
 
-def test_what_is_no_longer_written_is_read() -> None:
+def test_old_formats_are_readable() -> None:
     """Text with half a surrogate pair was once stored as it was."""
     assert decode_state({"k": b'{"$type": "text", "value": "aGFsZiDtoL0="}'}) == {"k": "half �"}
 

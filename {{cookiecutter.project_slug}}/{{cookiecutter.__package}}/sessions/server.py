@@ -22,6 +22,7 @@ from fastapi.exception_handlers import http_exception_handler
 from fastapi.responses import JSONResponse
 from google.adk.cli.fast_api import get_fast_api_app
 from google.adk.errors import StaleSessionError
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from . import register
 from .errors import RefusedValue, SessionStoreError, StoreUnavailable, TurnTimeout
@@ -124,6 +125,7 @@ def create_app(options: Mapping[str, Any]) -> FastAPI:
         handler.addFilter(leave_out_traceback)
     register()
     app = get_fast_api_app(**options, lifespan=close_at_shutdown)
+    app.add_middleware(AnyPath)
     app.add_api_route("/ready", Readiness().answer, methods=["GET"])
     for kind in (StaleSessionError, RuntimeError, ValueError, HTTPException):
         app.add_exception_handler(kind, answer_error)
@@ -136,6 +138,21 @@ async def close_at_shutdown(_: FastAPI) -> AsyncIterator[None]:
     yield
     for service in list(opened_for_adk):
         await service.close()
+
+
+class AnyPath:
+    """Lets ids in a path have any letters.
+
+    If only one agent is served, ADK encodes the path as Latin-1 to replace `raw_path`, and fails for other
+    letters. Without `raw_path`, which ASGI makes optional, it does not.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope.pop("raw_path", None)
+        await self._app(scope, receive, send)
 
 
 class Readiness:

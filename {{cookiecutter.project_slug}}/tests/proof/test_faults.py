@@ -18,7 +18,7 @@ from {{ cookiecutter.__package }}.sessions.service import PersistentSessionServi
 from {{ cookiecutter.__package }}.sessions.session import PersistentSession
 
 from ..servers import namespace, proxy, serve
-from ..servers.proxy import Proxy, Weather
+from ..servers.proxy import Fault, Proxy
 from ..sessions.programs import message
 from ..sessions.support import APP, SESSION, USER, create, event, exists, get, texts
 from ..sessions.test_server import SESSIONS, client
@@ -38,7 +38,7 @@ CALLS: dict[str, Call] = {
     "user state": lambda service: service.get_user_state(app_name=APP, user_id=USER),
     "check": lambda service: service.check(),
 }
-BAD = [weather for weather in Weather if weather is not Weather.FINE]
+BAD = [fault for fault in Fault if fault is not Fault.NONE]
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +58,9 @@ async def proxied(own_server: str) -> AsyncIterator[Proxied]:
                 yield between, service
 
 
-@pytest.mark.parametrize("weather", BAD, ids=[weather.name for weather in BAD])
+@pytest.mark.parametrize("fault", BAD, ids=[fault.name for fault in BAD])
 async def test_every_call_fails_with_a_sentence_and_recovers(
-    proxied: Proxied, weather: Weather
+    proxied: Proxied, fault: Fault
 ) -> None:
     between, service = proxied
     session = await create(service)
@@ -72,7 +72,7 @@ async def test_every_call_fails_with_a_sentence_and_recovers(
         assert "\n" not in str(caught.value)
         assert str(caught.value).endswith(".")
 
-    between.weather = weather
+    between.fault = fault
     said = event("said", own=1, user__n=1, temp__t=1)
     await asyncio.gather(
         *(fails(call(service)) for call in CALLS.values()),
@@ -80,12 +80,12 @@ async def test_every_call_fails_with_a_sentence_and_recovers(
     )
     assert session.events == []
     assert session.state == {}
-    between.weather = Weather.FINE
+    between.fault = Fault.NONE
     for call in CALLS.values():
         try:
             await call(service)
         except AlreadyExistsError:
-            assert weather in (Weather.LOSE_REPLY, Weather.CUT_REPLY)
+            assert fault in (Fault.LOSE_REPLY, Fault.CUT_REPLY)
     await service.append_event(session, said)
     await service.append_event(session, event("next"))
     assert session.state == {"own": 1, "user:n": 1, "temp:t": 1}
@@ -117,7 +117,7 @@ async def test_server_returns_503_until_the_store_is_back(
             client(proxy.through(uri, between.port)) as http,
         ):
             assert (await http.post(SESSIONS, json={"session_id": "s"})).status_code == 200
-            between.weather = Weather.REFUSE
+            between.fault = Fault.REFUSE
             for response in (
                 await http.get(f"{SESSIONS}/s"),
                 await http.post(SESSIONS, json={"session_id": "t"}),
@@ -131,7 +131,7 @@ async def test_server_returns_503_until_the_store_is_back(
             assert response.status_code == 503
             assert response.json() == {"ready": False, "sessions": "unavailable"}
             assert (await http.get("/health")).status_code == 200
-            between.weather = Weather.FINE
+            between.fault = Fault.NONE
             await until_ready(http)
             assert (await http.post("/run", json=message("s", "hello"))).status_code == 200
     assert not [record for record in caplog.records if record.exc_info]
@@ -150,40 +150,40 @@ async def test_retried_append_stores_one_event(proxied: Proxied, figure: Figure)
     """Most calls fail at a random moment, and the caller tries again."""
     between, service = proxied
     session = await create(service)
-    weathers = Counter[str]()
+    counts = Counter[str]()
     dice = random.Random()
     expected: list[str] = []
 
     def begin() -> None:
         if dice.random() < 0.03:
-            weathers["silence"] += 1
-            between.weather = Weather.SILENCE
+            counts["silence"] += 1
+            between.fault = Fault.SILENCE
             return
-        weather = dice.choice([Weather.LOSE_REPLY, Weather.CUT_REPLY, Weather.REFUSE])
-        weathers[weather.name.lower()] += 1
-        between.strike(weather)
+        fault = dice.choice([Fault.LOSE_REPLY, Fault.CUT_REPLY, Fault.REFUSE])
+        counts[fault.name.lower()] += 1
+        between.inject_once(fault)
 
     for number in range(repetitions(2_000, 60)):
         between.delay = dice.choice([0.0, 0.0, 0.002])
-        strikes = asyncio.get_running_loop().call_later(dice.random() / 1_000, begin)
+        injection = asyncio.get_running_loop().call_later(dice.random() / 1_000, begin)
         said = event(str(number), last=number, user__last=number)
         while True:
             call = asyncio.ensure_future(_random_call(dice, service, session, said, expected))
             if dice.random() < 0.1:
-                weathers["cancelled"] += 1
+                counts["cancelled"] += 1
                 await asyncio.sleep(dice.random() / 300)
                 call.cancel()
             try:
                 await call
                 break
             except (StoreUnavailable, asyncio.CancelledError):
-                between.weather = Weather.FINE
-        strikes.cancel()
-        between.weather = Weather.FINE
+                between.fault = Fault.NONE
+        injection.cancel()
+        between.fault = Fault.NONE
     stored = await get(service)
     assert texts(session) == texts(stored) == expected
     assert stored.state == {"last": int(expected[-1]), "user:last": int(expected[-1])}
-    for what, count in sorted(weathers.items()):
+    for what, count in sorted(counts.items()):
         figure(what, count)
 
 

@@ -16,7 +16,7 @@ from {{ cookiecutter.__package }}.sessions.store import Stale
 
 from ..servers import gcs as server
 from ..servers.gcs_faults import proxied
-from ..servers.proxy import Weather
+from ..servers.proxy import Fault
 from ..sessions.support import create, event, get, texts, until
 from .gcs_support import fill, folder_of, new_log, numbers, store_of
 
@@ -163,7 +163,7 @@ async def test_lost_reply_about_the_head_keeps_the_segment(
 
         async def unlucky(name: str, *arguments: Any, **options: Any) -> Any:
             if name.endswith("/head"):
-                between.strike(Weather.LOSE_REPLY)
+                between.inject_once(Fault.LOSE_REPLY)
             return await write(name, *arguments, **options)
 
         monkeypatch.setattr(bucket, "put", unlucky)

@@ -17,7 +17,7 @@ from {{ cookiecutter.__package }}.sessions.errors import StoreUnavailable
 from {{ cookiecutter.__package }}.sessions.service import PersistentSessionService
 
 from ..servers.gcs_faults import answering, proxied
-from ..servers.proxy import Weather
+from ..servers.proxy import Fault
 from ..sessions.support import create, event, get, texts
 from ..sessions.test_gcs import refusal
 
@@ -40,20 +40,20 @@ async def test_slow_bucket_does_not_block_the_event_loop(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("weather", "hint"), [(Weather.REFUSE, "reached"), (Weather.SILENCE, "did not answer")]
+    ("fault", "hint"), [(Fault.REFUSE, "reached"), (Fault.SILENCE, "did not answer")]
 )
 async def test_unreachable_server_leaves_the_session_unchanged(
-    tmp_path: Path, weather: Weather, hint: str
+    tmp_path: Path, fault: Fault, hint: str
 ) -> None:
     async with proxied(tmp_path) as (between, service, _):
         session = await create(service)
         said = event("hi", own=1)
-        between.weather = weather
+        between.fault = fault
         with pytest.raises(StoreUnavailable, match=hint):
             await service.append_event(session, said)
         assert session.events == []
         assert session.state == {}
-        between.weather = Weather.FINE
+        between.fault = Fault.NONE
         await service.append_event(session, said)
         assert texts(await get(service)) == ["hi"]
 
@@ -62,10 +62,10 @@ async def test_event_is_stored_once_after_a_lost_reply(tmp_path: Path) -> None:
     async with proxied(tmp_path) as (between, service, _):
         session = await create(service)
         said = event("hi", own=1, user__name="Ada")
-        between.weather = Weather.LOSE_REPLY
+        between.fault = Fault.LOSE_REPLY
         with pytest.raises(StoreUnavailable):
             await service.append_event(session, said)
-        between.weather = Weather.FINE
+        between.fault = Fault.NONE
         await service.append_event(session, said)
         await service.append_event(session, event("again"))
         stored = await get(service)

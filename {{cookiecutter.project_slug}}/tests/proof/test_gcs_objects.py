@@ -28,7 +28,7 @@ from {{ cookiecutter.__package }}.sessions.store import ScopedState
 
 from ..servers import gcs as server
 from ..servers.gcs_faults import proxied
-from ..servers.proxy import Weather
+from ..servers.proxy import Fault
 from ..sessions.support import APP, ODD_IDS, SESSION, USER, create, event, get, texts
 from .gcs_support import KEY, folder_of, new_log
 
@@ -180,7 +180,7 @@ async def test_deletion_succeeds_despite_lost_replies(tmp_path: Path) -> None:
             await new_log(service, 5)
             if not known:
                 await service.store.close()
-            between.strike(Weather.LOSE_REPLY)
+            between.inject_once(Fault.LOSE_REPLY)
             await service.delete_session(**NAME)
             assert server.objects(uri, SCHEME) == []
 

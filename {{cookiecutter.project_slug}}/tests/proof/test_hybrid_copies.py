@@ -19,7 +19,7 @@ from {{ cookiecutter.__package }}.sessions.store import SessionKey, SessionRecor
 
 from ..servers import hybrid_proxied
 from ..servers.hybrid_proxied import Servers, restore, save, until_it_is_back, without_cache
-from ..servers.proxy import Weather
+from ..servers.proxy import Fault
 from ..sessions.support import create, event, get, texts
 
 own_record, servers, service, other = (
@@ -148,11 +148,11 @@ async def test_repeated_append_is_recognised(
 ) -> None:
     session = await create(service)
     await get(service)
-    servers.record.weather = Weather.LOSE_REPLY
+    servers.record.fault = Fault.LOSE_REPLY
     said = event("once")
     with pytest.raises(StoreUnavailable):
         await service.append_event(session, said)
-    servers.record.weather = Weather.FINE
+    servers.record.fault = Fault.NONE
     await service.append_event(session, said)
     assert texts(session) == texts(await get(service)) == ["once"]
 
@@ -162,7 +162,7 @@ async def test_cancelled_write_leaves_no_outdated_copy(
 ) -> None:
     session = await create(service)
     await get(service)
-    servers.cache.weather = Weather.SILENCE
+    servers.cache.fault = Fault.SILENCE
     appending = asyncio.ensure_future(service.append_event(session, event("cancelled")))
     async with without_cache(servers) as record:
         for _ in range(6_000):
@@ -171,7 +171,7 @@ async def test_cancelled_write_leaves_no_outdated_copy(
             await asyncio.sleep(0.01)
     appending.cancel()
     await asyncio.wait([appending])
-    servers.cache.weather = Weather.FINE
+    servers.cache.fault = Fault.NONE
     assert texts(await get(service)) == ["cancelled"]
 
 
@@ -181,9 +181,9 @@ async def test_failed_update_is_outdated_only_briefly(
     cut_off = await servers.service(cache_timeout=1.0)
     session = await create(cut_off, state={"app:a": 0})
     assert (await get(service)).events == []
-    servers.cache.weather = Weather.SILENCE
+    servers.cache.fault = Fault.SILENCE
     await cut_off.append_event(session, event("unknown to Redis", app__a=1))
-    servers.cache.weather = Weather.FINE
+    servers.cache.fault = Fault.NONE
     await until_it_is_back(cut_off)
     assert await get(service) == session
 
@@ -230,10 +230,10 @@ async def test_no_process_reads_older_data_than_it_wrote(
                 restore(servers.redis, saved)
                 was_fine = False
             case 3:
-                servers.cache.weather = dice.choice([Weather.SILENCE, Weather.REFUSE])
+                servers.cache.fault = dice.choice([Fault.SILENCE, Fault.REFUSE])
                 was_fine = False
             case 4 | 5:
-                servers.cache.weather = Weather.FINE
+                servers.cache.fault = Fault.NONE
             case 6 | 7 | 8 | 9 | 10:
                 session = await get(service, name)
                 try:
@@ -252,7 +252,7 @@ async def test_no_process_reads_older_data_than_it_wrote(
                 expected = everywhere if was_fine else known
                 assert len(session.events) >= expected[name]
                 assert session.state["app:n"] >= expected["app:n"]
-    servers.cache.weather = Weather.FINE
+    servers.cache.fault = Fault.NONE
     for name in names:
         fresh = await get(await servers.service(cache_ttl=0.001), name)
         assert len(fresh.events) == events[name]

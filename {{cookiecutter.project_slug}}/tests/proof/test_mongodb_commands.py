@@ -25,7 +25,7 @@ from {{ cookiecutter.__package }}.sessions.uri import parse_uri
 
 from ..servers import mongodb as server
 from ..servers import namespace, proxy, serve
-from ..servers.proxy import Proxy, Weather
+from ..servers.proxy import Fault, Proxy
 from ..sessions.support import APP, SESSION, USER, create, event, exists, get, texts
 
 Documents = Collection[dict[str, Any]]
@@ -187,14 +187,14 @@ async def test_recovered_server_is_used(
 ) -> None:
     between, service = proxied
     await create(service)
-    for weather, said in (
-        (Weather.SILENCE, "did not answer in time"),
-        (Weather.REFUSE, "reached|closed the connection"),
+    for fault, said in (
+        (Fault.SILENCE, "did not answer in time"),
+        (Fault.REFUSE, "reached|closed the connection"),
     ):
-        between.weather = weather
+        between.fault = fault
         with pytest.raises(StoreUnavailable, match=said):
             await get(service)
-        between.weather = Weather.FINE
+        between.fault = Fault.NONE
         for _ in range(30):
             try:
                 assert await exists(service)

@@ -22,7 +22,7 @@ from {{ cookiecutter.__package }}.sessions.service import PersistentSessionServi
 
 from ..servers import postgres as server
 from ..servers import proxy
-from ..servers.proxy import Proxy, Weather
+from ..servers.proxy import Fault, Proxy
 from ..sessions.support import APP, USER, create, event, exists, get, texts, until
 
 Proxied = tuple[Proxy, PersistentSessionService]
@@ -115,12 +115,12 @@ class TestNetworkFailures:
     async def test_lost_reply_does_not_duplicate_an_event(self, proxied: Proxied) -> None:
         between, service = proxied
         session = await create(service)
-        for weather in (Weather.LOSE_REPLY, Weather.CUT_REPLY):
-            between.weather = weather
-            said = event(weather.name)
+        for fault in (Fault.LOSE_REPLY, Fault.CUT_REPLY):
+            between.fault = fault
+            said = event(fault.name)
             with pytest.raises(StoreUnavailable):
                 await service.append_event(session, said)
-            between.weather = Weather.FINE
+            between.fault = Fault.NONE
             await service.append_event(session, said)
         assert texts(session) == texts(await get(service)) == ["LOSE_REPLY", "CUT_REPLY"]
 
@@ -128,23 +128,23 @@ class TestNetworkFailures:
         between, service = proxied
         session = await create(service)
         await service.append_event(session, event("first"))
-        between.strike(Weather.LOSE_REPLY)
+        between.inject_once(Fault.LOSE_REPLY)
         await service.append_event(session, event("second"))
         assert texts(session) == texts(await get(service)) == ["first", "second"]
 
     @pytest.mark.parametrize(
-        ("weather", "sentence"),
-        [(Weather.SILENCE, "did not answer in time"), (Weather.REFUSE, "cannot be reached")],
+        ("fault", "sentence"),
+        [(Fault.SILENCE, "did not answer in time"), (Fault.REFUSE, "cannot be reached")],
     )
     async def test_recovered_server_is_used(
-        self, proxied: Proxied, weather: Weather, sentence: str
+        self, proxied: Proxied, fault: Fault, sentence: str
     ) -> None:
         between, service = proxied
         await create(service)
-        between.weather = weather
+        between.fault = fault
         with pytest.raises(StoreUnavailable, match=sentence):
             await get(service)
-        between.weather = Weather.FINE
+        between.fault = Fault.NONE
         assert await exists(service)
 
     async def test_long_idle_connection_is_replaced(

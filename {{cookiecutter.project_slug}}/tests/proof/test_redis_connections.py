@@ -22,7 +22,7 @@ from {{ cookiecutter.__package }}.sessions.service import PersistentSessionServi
 
 from ..servers import proxy
 from ..servers import redis as server
-from ..servers.proxy import Proxy, Weather
+from ..servers.proxy import Fault, Proxy
 from ..sessions.support import APP, USER, create, event, exists, get, texts, until
 from .figures import Figure, repetitions
 from .redis_services import open_service
@@ -190,10 +190,10 @@ class TestFailures:
     ) -> None:
         between, service = impatient
         first, second = await create(service, "first"), await create(service, "second")
-        between.weather = Weather.SILENCE
+        between.fault = Fault.SILENCE
         delayed = asyncio.ensure_future(service.append_event(first, event("in the end")))
         await asyncio.sleep(0.1)
-        between.weather = Weather.FINE
+        between.fault = Fault.NONE
         await service.append_event(second, event("at once"))
         assert not delayed.done()
         await delayed
@@ -205,7 +205,7 @@ class TestFailures:
     ) -> None:
         between, service = impatient
         session = await create(service)
-        between.weather = Weather.SILENCE
+        between.fault = Fault.SILENCE
         with pytest.raises(StoreUnavailable, match="did not answer in time"):
             await service.append_event(session, event())
 

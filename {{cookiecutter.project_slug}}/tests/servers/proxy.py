@@ -12,10 +12,10 @@ ADDRESS = re.compile(r"([\w.-]+)(:|%3A)([0-9]+)(?=[/?&]|$)")
 """A host with its port in a session URI, also in the URL of an option."""
 
 
-class Weather(Enum):
+class Fault(Enum):
     """What the proxy does with connections and data."""
 
-    FINE = auto()
+    NONE = auto()
     REFUSE = auto()
     """Close every connection immediately, including open ones."""
     SILENCE = auto()
@@ -37,7 +37,7 @@ class Proxy:
         self.flowing = asyncio.Event()
         """Replies wait while this is cleared."""
         self.flowing.set()
-        self._weather = Weather.FINE
+        self._fault = Fault.NONE
         self._once = False
         self._server = (host, port)
         self._writers: set[asyncio.StreamWriter] = set()
@@ -45,11 +45,11 @@ class Proxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
 
-    def strike(self, weather: Weather) -> None:
+    def inject_once(self, fault: Fault) -> None:
         """Do this to one reply only. REFUSE closes the connections that are open now."""
-        self.weather = weather
-        if weather is Weather.REFUSE:
-            self.weather = Weather.FINE
+        self.fault = fault
+        if fault is Fault.REFUSE:
+            self.fault = Fault.NONE
         else:
             self._once = True
 
@@ -62,15 +62,15 @@ class Proxy:
         self._server = address(uri)
 
     @property
-    def weather(self) -> Weather:
+    def fault(self) -> Fault:
         """What happens from now on."""
-        return self._weather
+        return self._fault
 
-    @weather.setter
-    def weather(self, weather: Weather) -> None:
-        self._weather = weather
+    @fault.setter
+    def fault(self, fault: Fault) -> None:
+        self._fault = fault
         self._once = False
-        if weather is Weather.REFUSE:
+        if fault is Fault.REFUSE:
             for writer in self._writers:
                 writer.close()
 
@@ -87,7 +87,7 @@ class Proxy:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
         try:
-            if self._weather is not Weather.REFUSE:
+            if self._fault is not Fault.REFUSE:
                 await self._pass(reader, writer)
         finally:
             self._writers.discard(writer)
@@ -100,7 +100,7 @@ class Proxy:
 
         async def up() -> None:
             while data := await reader.read(1 << 16):
-                if self._weather is Weather.SILENCE:
+                if self._fault is Fault.SILENCE:
                     self._forgotten.add(writer)  # a lost connection is never closed by the network
                 if writer not in self._forgotten:
                     self.round_trips += not turn["client"]
@@ -113,16 +113,16 @@ class Proxy:
                 turn["client"] = False
                 await asyncio.sleep(self.delay)
                 await self.flowing.wait()
-                weather = self._weather
+                fault = self._fault
                 if self._once:
-                    self.weather = Weather.FINE
-                if weather is Weather.LOSE_REPLY:
+                    self.fault = Fault.NONE
+                if fault is Fault.LOSE_REPLY:
                     return
-                if weather is Weather.CUT_REPLY:
+                if fault is Fault.CUT_REPLY:
                     writer.write(data[: len(data) // 2])
                     await writer.drain()
                     return
-                if weather is Weather.SILENCE:
+                if fault is Fault.SILENCE:
                     self._forgotten.add(writer)
                 if writer not in self._forgotten:
                     writer.write(data)
@@ -148,7 +148,7 @@ async def run(host: str, port: int) -> AsyncIterator[Proxy]:
         yield proxy
     finally:
         server.close()
-        proxy.weather = Weather.REFUSE
+        proxy.fault = Fault.REFUSE
         await proxy.finish()
 
 

@@ -17,7 +17,7 @@ from {{ cookiecutter.__package }}.sessions.service import PersistentSessionServi
 
 from ..servers import hybrid_proxied
 from ..servers.hybrid_proxied import COPIES, Servers, until_it_is_back, without_cache
-from ..servers.proxy import Weather
+from ..servers.proxy import Fault
 from .support import APP, USER, create, event, exists, get, texts
 
 own_record, servers, service, other = (
@@ -112,16 +112,16 @@ class TestConsistency:
 
 
 class TestFailures:
-    @pytest.mark.parametrize("weather", [Weather.REFUSE, Weather.SILENCE, Weather.LOSE_REPLY])
+    @pytest.mark.parametrize("fault", [Fault.REFUSE, Fault.SILENCE, Fault.LOSE_REPLY])
     async def test_service_works_without_redis_and_recovers(
-        self, servers: Servers, weather: Weather, caplog: pytest.LogCaptureFixture
+        self, servers: Servers, fault: Fault, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.INFO, logger=COPIES)
         service = await servers.service(cache_timeout=1.0)
         session = await create(service, state={"user:u": 0})
         await service.append_event(session, event("before"))
         await get(service)
-        servers.cache.weather = weather
+        servers.cache.fault = fault
         started = asyncio.get_running_loop().time()
         for number in range(20):
             await service.append_event(session, event(str(number), user__u=number))
@@ -133,7 +133,7 @@ class TestFailures:
         assert asyncio.get_running_loop().time() - started < 30.0
         [warning] = [item for item in caplog.records if item.levelno >= logging.WARNING]
         assert warning.getMessage().startswith("Redis at 127.0.0.1:")
-        servers.cache.weather = Weather.FINE
+        servers.cache.fault = Fault.NONE
         await until_it_is_back(service)
         assert await get(service) == session
         servers.restart_counting()
@@ -160,7 +160,7 @@ class TestFailures:
     async def test_redis_may_be_unreachable_at_start(
         self, servers: Servers, caplog: pytest.LogCaptureFixture
     ) -> None:
-        servers.cache.weather = Weather.REFUSE
+        servers.cache.fault = Fault.REFUSE
         service = await servers.service()
         await service.check()
         assert [item.levelno for item in caplog.records] == [logging.WARNING]
@@ -172,10 +172,10 @@ class TestFailures:
     ) -> None:
         session = await create(service)
         await get(service)
-        servers.record.weather = Weather.REFUSE
+        servers.record.fault = Fault.REFUSE
         with pytest.raises(StoreUnavailable, match="PostgreSQL at"):
             await service.append_event(session, event())
-        servers.record.weather = Weather.FINE
+        servers.record.fault = Fault.NONE
         assert (await get(service)).events == session.events == []
 
 

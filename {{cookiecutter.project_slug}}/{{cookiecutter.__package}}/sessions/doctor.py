@@ -1,13 +1,12 @@
-"""`doctor` checks the installation, the agent and the session store."""
+"""`doctor` checks the settings, the agent and the session store."""
 
 import asyncio
 import importlib
 import platform
 import sys
 import time
-import tomllib
 from collections.abc import Awaitable, Callable, Iterator
-from importlib import metadata
+from importlib.metadata import version
 from typing import TypeVar
 from uuid import uuid4
 
@@ -15,7 +14,7 @@ import click
 
 from . import create_session_service
 from .config import APP_NAME
-from .environment import PROJECT, dotenv_files
+from .environment import dotenv_files
 from .errors import SessionStoreError
 
 T = TypeVar("T")
@@ -28,10 +27,9 @@ class CheckFailed(Exception):
 @click.command()
 @click.option("--uri", help="Session URI to check instead of the configured one.")
 def doctor(uri: str | None) -> None:
-    """Check the installation, the agent and the session store."""
+    """Check the settings, the agent and the session store."""
     checks: list[Callable[[], Iterator[str]]] = [
-        check_python,
-        check_requirements,
+        show_versions,
         check_environment,
         check_agent,
         lambda: check_store(uri),
@@ -47,50 +45,9 @@ def doctor(uri: str | None) -> None:
     sys.exit(0 if healthy else 1)
 
 
-def check_python() -> Iterator[str]:
-    """Check the version of Python."""
-    from packaging.specifiers import SpecifierSet
-
-    version, wanted = platform.python_version(), project()[0]
-    if not SpecifierSet(wanted).contains(version, prereleases=True):
-        raise CheckFailed(
-            f"Python {version} is not within {wanted}: run `uv sync`, which brings one."
-        )
-    yield f"Python {version} on {platform.system()}"
-
-
-def check_requirements() -> Iterator[str]:
-    """Check the versions of the dependencies."""
-    from packaging.requirements import Requirement
-
-    wrong = []
-    for requirement in map(Requirement, project()[1]):
-        if requirement.marker and not requirement.marker.evaluate():
-            continue
-        try:
-            version = metadata.version(requirement.name)
-        except metadata.PackageNotFoundError:
-            wrong.append(f"{requirement.name} is not installed")
-            continue
-        if requirement.specifier.contains(version, prereleases=True):
-            yield f"{requirement.name} {version}"
-        else:
-            wrong.append(f"{requirement.name} {version} is not within {requirement.specifier}")
-    if wrong:
-        raise CheckFailed(f"{'; '.join(wrong)}: run `uv sync` in the project.")
-
-
-def project() -> tuple[str, list[str]]:
-    """Return the required versions of Python and packages, from pyproject.toml or the installation."""
-    pyproject = PROJECT / "pyproject.toml"
-    if pyproject.is_file():
-        table = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
-        return table["requires-python"], table["dependencies"]
-    try:
-        installed = metadata.distribution(APP_NAME)
-    except metadata.PackageNotFoundError:
-        raise CheckFailed(f"{APP_NAME} is not installed: run `uv sync` in the project.") from None
-    return installed.metadata["Requires-Python"] or "", installed.requires or []
+def show_versions() -> Iterator[str]:
+    """Show the versions of Python and ADK. `uv sync` installs the right ones."""
+    yield f"Python {platform.python_version()} on {platform.system()}, google-adk {version('google-adk')}"
 
 
 def check_environment() -> Iterator[str]:

@@ -41,7 +41,9 @@ def is_left_to_ci(item: pytest.Item) -> bool:
     values = item.callspec.params
     backend = values.get("project") or values["default_project"]
     but = mark.kwargs.get("but")
-    return backend not in TWO and (but is None or values.get("line") != but)
+    return backend not in mark.kwargs.get("backends", TWO) and (
+        but is None or values.get("line") != but
+    )
 
 
 @pytest.fixture(scope="session", params=BACKENDS)
@@ -81,7 +83,9 @@ def project(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(
     scope="session",
-    params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in BACKENDS],
+    params=[
+        pytest.param(name, marks=pytest.mark.xdist_group(f"default {name}")) for name in BACKENDS
+    ],
 )
 def default_project(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory

@@ -29,7 +29,7 @@ cp -r "$2" "{staged}"
 """
 
 
-@pytest.mark.two_backends
+@pytest.mark.two_backends(backends=["redis"])
 def test_deployed_agent_finds_the_sessions(project: Project, tmp_path: Path) -> None:
     """The scheme is registered and its driver installed."""
     staged = tmp_path / "app"

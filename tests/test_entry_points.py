@@ -71,7 +71,7 @@ def error(project: Project, line: str, uri: str) -> str:
     return sentences[0]
 
 
-@pytest.mark.two_backends
+@pytest.mark.two_backends(backends=["sqlite"])
 @pytest.mark.parametrize("line", [*SERVING, *TALKING])
 def test_unknown_scheme_is_reported(project: Project, line: str) -> None:
     """It must not silently fall through to SQLAlchemy or to memory."""

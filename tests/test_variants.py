@@ -12,7 +12,7 @@ import pytest
 
 from .baking import BACKENDS, RULES
 from .installed import Project
-from .proof import NEED_ONE_ADDRESS, promises
+from .proof import ONCE, promises
 from .test_answers import BAD, GOOD
 
 pytestmark = pytest.mark.installed
@@ -106,7 +106,7 @@ OTHERS = [
 def test_promises_hold_on_another_kind_of_server(project: Project, kind: str) -> None:
     """An example is a cluster."""
     tests = project.folder / "tests"
-    paths = " ".join(str(path) for path in promises(tests, but=NEED_ONE_ADDRESS))
+    paths = " ".join(str(path) for path in promises(tests, but=ONCE))
     status, said = project.run("env", f"TEST_SERVER={kind}", "make", "test", f"ARGS={paths}")
     assert status == 0, said
 

@@ -11,9 +11,10 @@ import redis
 from ..sessions.support import until
 
 SERVE = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from tests.servers import redis
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let background jobs ignore it
 with redis.serve(Path(sys.argv[1]), "redis") as uri:
     print(uri.rpartition(":")[2].partition("/")[0], flush=True)
     time.sleep(600)

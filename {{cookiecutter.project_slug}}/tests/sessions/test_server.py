@@ -14,7 +14,6 @@ import pytest
 from {{ cookiecutter.__package }}.sessions import create_session_service
 from {{ cookiecutter.__package }}.sessions.server import (
     answer_error,
-    close_at_shutdown,
     create_app,
 )
 
@@ -32,7 +31,7 @@ async def client(uri: str, agents: Path = AGENTS) -> AsyncIterator[httpx.AsyncCl
     # By default, this transport raises unhandled exceptions, which are a 500 in a server.
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with (
-        close_at_shutdown(app),
+        app.router.lifespan_context(app),
         httpx.AsyncClient(transport=transport, base_url="http://test", timeout=60) as http,
     ):
         yield http

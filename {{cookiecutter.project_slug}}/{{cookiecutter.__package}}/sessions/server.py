@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -27,6 +27,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from . import register
 from .errors import RefusedValue, SessionStoreError, StoreUnavailable, TurnTimeout
 from .factory import opened_for_adk
+from .service import PersistentSessionService
 
 logger = logging.getLogger(__name__)
 
@@ -124,20 +125,22 @@ def create_app(options: Mapping[str, Any]) -> FastAPI:
     for handler in logging.getLogger().handlers:
         handler.addFilter(leave_out_traceback)
     register()
+    services: list[PersistentSessionService] = []
+
+    @asynccontextmanager
+    async def close_at_shutdown(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        for service in services:
+            await service.close()
+
+    known = set(opened_for_adk)
     app = get_fast_api_app(**options, lifespan=close_at_shutdown)
+    services += set(opened_for_adk) - known
     app.add_middleware(AnyPath)
-    app.add_api_route("/ready", Readiness().answer, methods=["GET"])
+    app.add_api_route("/ready", Readiness(services).answer, methods=["GET"])
     for kind in (StaleSessionError, RuntimeError, ValueError, HTTPException):
         app.add_exception_handler(kind, answer_error)
     return app
-
-
-@asynccontextmanager
-async def close_at_shutdown(_: FastAPI) -> AsyncIterator[None]:
-    """Give back turns and connections when the last request has been answered."""
-    yield
-    for service in list(opened_for_adk):
-        await service.close()
 
 
 class AnyPath:
@@ -158,7 +161,8 @@ class AnyPath:
 class Readiness:
     """Whether requests can be served: the session store answers."""
 
-    def __init__(self) -> None:
+    def __init__(self, services: Sequence[PersistentSessionService]) -> None:
+        self._services = services
         self._lock = asyncio.Lock()
         self._checked_at = float("-inf")
         self._problem: str | None = None
@@ -178,7 +182,7 @@ class Readiness:
     async def _check(self) -> str | None:
         try:
             async with asyncio.timeout(READY_TIMEOUT):
-                for service in list(opened_for_adk):
+                for service in self._services:
                     await service.check()
         except TimeoutError:
             return f"the session store did not answer within {READY_TIMEOUT:g} s"

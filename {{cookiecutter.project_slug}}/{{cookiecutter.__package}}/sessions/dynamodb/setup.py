@@ -24,10 +24,13 @@ async def check_table(table: Table) -> None:
         DynamoDBError: the table does not exist, or has other keys.
     """
     options = table.client.options
-    if await is_missing(table):
+    try:
+        found = await table.get_one(item(f"{options.prefix}/schema", "version"))
+    except DynamoDBError as error:
+        if error.code != NO_TABLE or not options.create_table:
+            raise
         await create_table(table)
         return
-    found = await table.get_one(item(f"{options.prefix}/schema", "version"))
     version = int(found["number"]["N"]) if found else LAYOUT_VERSION
     if version > LAYOUT_VERSION:
         raise ConfigurationError(

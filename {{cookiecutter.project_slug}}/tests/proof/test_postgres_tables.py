@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 from random import Random
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from google.adk.errors import StaleSessionError
+from google.adk.errors.already_exists_error import AlreadyExistsError
 
 from {{ cookiecutter.__package }}.sessions import create_session_service
 from {{ cookiecutter.__package }}.sessions.config import SCHEME
@@ -20,7 +22,7 @@ from {{ cookiecutter.__package }}.sessions.store import (
 )
 
 from ..servers import postgres as server
-from ..sessions.support import APP, USER, create, event, exists, get, texts
+from ..sessions.support import APP, SESSION, USER, create, event, exists, get, texts
 
 TABLES = ("sessions", "events", "session_state", "user_state", "app_state")
 
@@ -65,6 +67,23 @@ async def test_append_during_deletion_leaves_nothing(uri: str) -> None:
                 return_exceptions=True,
             )
     assert count_rows(uri) == {}
+
+
+async def test_creation_during_deletion_creates_one_session(uri: str) -> None:
+    async with create_session_service(uri) as service, create_session_service(uri) as other:
+        await create(service)
+
+        async def recreate(service: PersistentSessionService) -> int:
+            created = 0
+            for _ in range(300):
+                await service.delete_session(app_name=APP, user_id=USER, session_id=SESSION)
+                with suppress(AlreadyExistsError):
+                    await create(service)
+                    created += 1
+            return created
+
+        assert all(await asyncio.gather(recreate(service), recreate(other), recreate(service)))
+    assert count_rows(uri) == {"sessions": 1}
 
 
 async def test_expired_sessions_are_purged_in_batches(

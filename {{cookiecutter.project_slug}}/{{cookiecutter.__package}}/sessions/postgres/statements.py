@@ -139,12 +139,14 @@ CREATE = f"""
     live AS (
         SELECT NULL::bigint AS session_number, {SESSION_COLUMNS} FROM written
         UNION ALL
-        SELECT session_number, {SESSION_COLUMNS} FROM $schema.sessions WHERE {THIS_SESSION}
+        SELECT session_number, {SESSION_COLUMNS} FROM $schema.sessions
+        WHERE {THIS_SESSION} AND NOT EXISTS (SELECT FROM written)
     )
     {READ_LIVE}"""
 """$4 incarnation, $5 now, $6 time to live, $7 expiry, then the state.
 
-Returns the new session, which has no number yet, or the existing one.
+Returns the new session, which has no number yet, or the existing one. If a deletion is committed meanwhile, the
+insertion succeeds although the snapshot still has the old row, which must not be returned as well.
 """
 
 

@@ -35,17 +35,12 @@ from {{ cookiecutter.__package }}.sessions.service import PersistentSessionServi
 from {{ cookiecutter.__package }}.sessions.session import PersistentSession
 
 from ..sessions.programs import AGENTS, PYTHON, Server, message
-from ..sessions.support import APP, SESSION, USER, create, get, until
+from ..sessions.support import APP, SESSION, USER, create, get, until, with_options
 from .figures import Figure, repetitions
 
 SERVE = [*PYTHON, "serve", str(AGENTS)]
 LEASE = 3
 """Seconds. Short, because the next message waits this long after a server was killed."""
-
-
-def with_options(uri: str, options: str) -> str:
-    """Return a session URI with more options."""
-    return f"{uri}{'&' if '?' in uri else '?'}{options}"
 
 
 def note(key: str) -> str:

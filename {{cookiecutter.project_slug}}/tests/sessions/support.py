@@ -90,3 +90,8 @@ async def until(happened: Callable[[], bool]) -> None:
             return
         await asyncio.sleep(0.05)
     raise AssertionError("It did not happen.")
+
+
+def with_options(uri: str, options: str) -> str:
+    """Return a session URI with more options."""
+    return f"{uri}{'&' if '?' in uri else '?'}{options}"

@@ -6,16 +6,11 @@ from google.adk.sessions.base_session_service import GetSessionConfig
 from {{ cookiecutter.__package }}.sessions import create_session_service
 from {{ cookiecutter.__package }}.sessions.errors import ConfigurationError
 
-from .support import create, event, get, texts
-
-
-def with_recent_events(uri: str, text: str) -> str:
-    """Return a session URI with the option."""
-    return f"{uri}{'&' if '?' in uri else '?'}recent_events={text}"
+from .support import create, event, get, texts, with_options
 
 
 async def test_read_without_config_returns_the_last_events(uri: str) -> None:
-    async with create_session_service(with_recent_events(uri, "3")) as service:
+    async with create_session_service(with_options(uri, "recent_events=3")) as service:
         session = await create(service)
         for number in range(10):
             await service.append_event(session, event(str(number), count=number))
@@ -33,4 +28,4 @@ async def test_read_without_config_returns_the_last_events(uri: str) -> None:
 @pytest.mark.parametrize("text", ["-1", "2.5", "many", "9" * 10])
 def test_recent_events_must_be_a_whole_number(uri: str, text: str) -> None:
     with pytest.raises(ConfigurationError, match="write a whole number, 0 or above"):
-        create_session_service(with_recent_events(uri, text))
+        create_session_service(with_options(uri, f"recent_events={text}"))

@@ -18,7 +18,7 @@ from {{ cookiecutter.__package }}.sessions.server import (
 )
 
 from .programs import AGENTS, PYTHON, USER, Server, message
-from .support import event, until
+from .support import event, until, with_options
 
 SESSIONS = f"/apps/noter/users/{USER}/sessions"
 
@@ -75,8 +75,7 @@ async def test_stale_write_returns_409(
 async def test_message_that_waits_too_long_returns_503(
     uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    joint = "&" if "?" in uri else "?"
-    async with client(f"{uri}{joint}turn_wait=0.2") as http:
+    async with client(with_options(uri, "turn_wait=0.2")) as http:
         await http.post(SESSIONS, json={"session_id": "s"})
         request = await start_turn(http, "s", tmp_path / "held")
         response = await http.post("/run", json=message("s", "impatient"))

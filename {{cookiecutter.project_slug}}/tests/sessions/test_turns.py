@@ -23,7 +23,7 @@ from {{ cookiecutter.__package }}.sessions.plugin import OneTurnAtATime
 from {{ cookiecutter.__package }}.sessions.service import PersistentSessionService
 from {{ cookiecutter.__package }}.sessions.session import PersistentSession
 
-from .support import APP, SESSION, USER, create, event, get, texts, until
+from .support import APP, SESSION, USER, create, event, get, texts, until, with_options
 
 
 class Gate(BaseLlm):
@@ -169,8 +169,7 @@ async def leave(one: Runner, *, closing: bool) -> None:
 
 
 async def test_message_is_refused_after_turn_wait(uri: str) -> None:
-    joint = "&" if "?" in uri else "?"
-    async with create_session_service(f"{uri}{joint}turn_wait=0.2") as service:
+    async with create_session_service(with_options(uri, "turn_wait=0.2")) as service:
         one = runner(service)
         task = asyncio.create_task(say(one, "hold"))
         await entered.wait()
@@ -182,15 +181,14 @@ async def test_message_is_refused_after_turn_wait(uri: str) -> None:
 
 
 async def test_turn_of_a_killed_process_ends_with_its_lease(uri: str) -> None:
-    joint = "&" if "?" in uri else "?"
-    async with create_session_service(f"{uri}{joint}turn_lease=1") as service:
+    async with create_session_service(with_options(uri, "turn_lease=1")) as service:
         session = await create(service)
         assert isinstance(session, PersistentSession)
         turn = await service.begin_turn(session)
         assert turn
         assert turn.renewal
         turn.renewal.cancel()  # a killed process renews nothing
-        async with create_session_service(f"{uri}{joint}turn_lease=1") as other:
+        async with create_session_service(with_options(uri, "turn_lease=1")) as other:
             assert await say(runner(other), "next") == "1: next"
         assert turn.lost
         with pytest.raises(Exception, match="longer than its lease"):
@@ -199,8 +197,7 @@ async def test_turn_of_a_killed_process_ends_with_its_lease(uri: str) -> None:
 
 
 async def test_long_turn_renews_its_lease(uri: str) -> None:
-    joint = "&" if "?" in uri else "?"
-    async with create_session_service(f"{uri}{joint}turn_lease=1") as service:
+    async with create_session_service(with_options(uri, "turn_lease=1")) as service:
         session = await create(service)
         assert isinstance(session, PersistentSession)
         turn = await service.begin_turn(session)
@@ -244,15 +241,14 @@ async def test_tool_may_run_the_agent_in_its_own_session(
 
 @pytest.mark.parametrize("mode", ["process", "off"])
 async def test_turns_can_be_limited_to_the_process_or_turned_off(uri: str, mode: str) -> None:
-    joint = "&" if "?" in uri else "?"
-    async with create_session_service(f"{uri}{joint}turns={mode}") as service:
+    async with create_session_service(with_options(uri, f"turns={mode}")) as service:
         session = await create(service)
         assert isinstance(session, PersistentSession)
         turn = await service.begin_turn(session)
         assert (turn is None) == (mode == "off")
         assert turn is None or turn.lease is None
     with pytest.raises(ConfigurationError, match="write one of on, process, off"):
-        create_session_service(f"{uri}{joint}turns=sometimes")
+        create_session_service(with_options(uri, "turns=sometimes"))
 
 
 async def test_leases_are_not_listed(service: PersistentSessionService) -> None:

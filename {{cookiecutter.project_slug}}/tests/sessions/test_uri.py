@@ -19,7 +19,7 @@ from {{ cookiecutter.__package }}.sessions.factory import session_uri
 from {{ cookiecutter.__package }}.sessions.service import PersistentSessionService
 from {{ cookiecutter.__package }}.sessions.ttl import parse_ttl
 
-from .support import create, exists
+from .support import create, exists, with_options
 
 
 class TestPrecedence:
@@ -64,10 +64,9 @@ class TestPrecedence:
 
 class TestOptions:
     def test_ttl_may_be_in_the_uri_or_an_argument(self, uri: str) -> None:
-        joint = "&" if "?" in uri else "?"
         assert create_session_service(uri).ttl == parse_ttl(config.DEFAULT_TTL)
-        assert create_session_service(f"{uri}{joint}ttl=90s").ttl == 90
-        assert create_session_service(f"{uri}{joint}ttl=90s", ttl="2m").ttl == 120
+        assert create_session_service(with_options(uri, "ttl=90s")).ttl == 90
+        assert create_session_service(with_options(uri, "ttl=90s"), ttl="2m").ttl == 120
         assert create_session_service(uri, ttl=0).ttl == 0
 
     def test_unknown_option_is_refused_with_a_list_of_known_ones(self, uri: str) -> None:
@@ -76,14 +75,12 @@ class TestOptions:
 
     @pytest.mark.parametrize("option", ["ttl=soon", "ttl=", "cache_mb=-1", "cache_mb=much"])
     def test_invalid_value_is_refused_with_its_option(self, uri: str, option: str) -> None:
-        joint = "&" if "?" in uri else "?"
         with pytest.raises(ConfigurationError, match=option.partition("=")[0]):
-            create_session_service(f"{uri}{joint}{option}")
+            create_session_service(with_options(uri, option))
 
     def test_repeated_option_is_refused(self, uri: str) -> None:
-        joint = "&" if "?" in uri else "?"
         with pytest.raises(ConfigurationError, match="twice"):
-            create_session_service(f"{uri}{joint}ttl=1h&ttl=2h")
+            create_session_service(with_options(uri, "ttl=1h&ttl=2h"))
 
 
 def said_of(uri: str) -> str:

@@ -73,9 +73,10 @@ def run(arguments: list[str]) -> int:
     if not arguments or arguments[0] not in own:
         from google.adk.cli import main as adk
 
-        from .server import serve_command
+        if not arguments or arguments[0] in ("serve", "--help"):  # it takes long to import
+            from .server import serve_command
 
-        adk.add_command(serve_command(adk.commands["api_server"]))
+            adk.add_command(serve_command(adk.commands["api_server"]))
         for name, command in own.items():
             adk.add_command(command, name)
         register()

@@ -14,7 +14,7 @@ from .service import PersistentSessionService
 from .telemetry import TracedStore
 from .ttl import format_ttl, parse_ttl
 from .turns import Mode, TurnQueue
-from .uri import not_negative, parse_uri, positive
+from .uri import not_negative, parse_uri, positive, whole_number
 
 URI_VARIABLE = "SESSION_SERVICE_URI"
 
@@ -76,13 +76,6 @@ def build_service(uri: str | None = None, **options: Any) -> PersistentSessionSe
         cache_bytes=int(cache_mb * (1 << 20)),
         description=f"{parsed.scheme} → {config.BACKEND_TITLE} at {store.location}, {lives}",
     )
-
-
-def whole_number(text: str) -> int:
-    """Convert a whole number that is zero or more."""
-    if not (text.isdecimal() and len(text) < 10):
-        raise ValueError("write a whole number, 0 or above")
-    return int(text)
 
 
 def turn_mode(text: str) -> Mode:

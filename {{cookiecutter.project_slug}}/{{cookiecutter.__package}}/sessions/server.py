@@ -36,7 +36,7 @@ READY_TIMEOUT = 2.0
 READY_CACHE = 1.0
 """Seconds for which an answer of `/ready` is used again, so that probes are no load for the store."""
 RETRY_AFTER = "2"
-"""Seconds after which a client should send a request again that met a store that did not answer."""
+"""Seconds after which a client should try again if the store did not answer."""
 
 _WORKER_OPTIONS = "SESSION_SERVER_OPTIONS"
 """The environment variable that hands the options over to worker processes."""
@@ -222,7 +222,7 @@ def find_error(error: BaseException | None) -> Exception | None:
 
 
 def leave_out_traceback(record: logging.LogRecord) -> bool:
-    """Keep tracebacks of what is no fault of the program out of the log; its message has the reason."""
+    """Remove the traceback of an error of the store from the log. The message has the reason."""
     if record.exc_info and find_error(record.exc_info[1]):
         record.exc_info = None
     return True

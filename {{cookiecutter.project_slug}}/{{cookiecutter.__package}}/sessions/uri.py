@@ -144,3 +144,10 @@ def not_negative(text: str) -> float:
     if not 0 <= number < 1e9:
         raise ValueError("write 0 or a number above it")
     return number
+
+
+def whole_number(text: str) -> int:
+    """Convert a whole number that is zero or more."""
+    if not (text.isdecimal() and len(text) < 10):
+        raise ValueError("write a whole number, 0 or above")
+    return int(text)

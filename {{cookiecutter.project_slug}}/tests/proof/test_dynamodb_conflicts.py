@@ -113,7 +113,7 @@ class TestWrites:
     ) -> None:
         session = await create(service)
         proxy.answer_next(WRITE, *[CONFLICT] * 1_000)
-        async with create_session_service(proxy.uri, timeout=0.5) as hasty:
+        async with create_session_service(proxy.uri, timeout=3) as hasty:
             await exists(hasty)
             with pytest.raises(StoreUnavailable, match="other writers kept changing the same"):
                 await hasty.append_event(session, event("never"))

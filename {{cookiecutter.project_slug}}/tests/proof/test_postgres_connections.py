@@ -194,7 +194,7 @@ class TestCancelledCallers:
         assert complaints == []
 
     async def test_timed_out_call_is_cancelled_on_the_server(self, uri: str) -> None:
-        async with create_session_service(uri, timeout=1) as service:
+        async with create_session_service(uri, timeout=3) as service:
             session = await create(service)
             holder = await asyncpg.connect(server.driver_uri(uri))
             async with holder.transaction():

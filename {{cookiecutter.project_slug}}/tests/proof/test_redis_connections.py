@@ -214,7 +214,7 @@ class TestFailures:
         self, own_uri: str, own_server: "redis.Redis"
     ) -> None:
         process = own_server.info("server")["process_id"]
-        async with open_service(own_uri, socket_timeout=1) as service:
+        async with open_service(own_uri, socket_timeout=3) as service:
             session, other = await create(service), await create(service, "other")
             os.kill(process, signal.SIGSTOP)
             try:
@@ -266,7 +266,7 @@ class TestFailures:
             replica = running.enter_context(server.serve(folders[1], "redis", **follow))
             sentinels = server.serve_sentinel(folders[2], "redis", master, "agents")
             uri = running.enter_context(sentinels)
-            async with open_service(uri, socket_timeout=1) as service:
+            async with open_service(uri, socket_timeout=3) as service:
                 session = await create(service)
                 await service.append_event(session, event("before"))
                 with redis.Redis(port=urlsplit(master).port or 0) as client:

@@ -167,7 +167,7 @@ class TestServers:
         self, own: tuple[str, Client], code: int, hint: str
     ) -> None:
         uri, client = own
-        async with create_session_service(uri, timeoutMS=1_000) as service:
+        async with create_session_service(uri, timeoutMS=3_000) as service:
             session = await create(service)
             fail(client, ["update"], "alwaysOn", errorCode=code)
             with pytest.raises(StoreUnavailable, match=hint):

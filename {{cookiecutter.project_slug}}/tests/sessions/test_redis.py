@@ -218,7 +218,7 @@ class TestErrors:
     async def test_tls_mistakes(self, own_uri: str, tmp_path: Path) -> None:
         authority = trustme.CA()
         authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-        trusted = f"ssl_ca_certs={tmp_path / 'ca.pem'}&socket_timeout=1"
+        trusted = f"ssl_ca_certs={tmp_path / 'ca.pem'}&socket_timeout=5"
         plain = own_uri.replace(f"{SCHEME}://", f"{SCHEME}s://")
         assert "speaks TLS" in await refusal(f"{plain}?{trusted}")
         async with tls(own_uri, authority.issue_cert("127.0.0.1")) as uri:

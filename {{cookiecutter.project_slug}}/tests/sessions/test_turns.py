@@ -1,9 +1,11 @@
 """One turn at a time: concurrent messages to a session are answered one after the other."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from contextvars import Context
+from functools import partial
 from typing import Any
 
 import pytest
@@ -22,6 +24,7 @@ from {{ cookiecutter.__package }}.sessions.errors import ConfigurationError
 from {{ cookiecutter.__package }}.sessions.plugin import OneTurnAtATime
 from {{ cookiecutter.__package }}.sessions.service import PersistentSessionService
 from {{ cookiecutter.__package }}.sessions.session import PersistentSession
+from {{ cookiecutter.__package }}.sessions.store import SessionKey
 
 from .support import APP, SESSION, USER, create, event, get, texts, until, with_options
 
@@ -202,7 +205,8 @@ async def test_long_turn_renews_its_lease(uri: str) -> None:
         assert isinstance(session, PersistentSession)
         turn = await service.begin_turn(session)
         assert turn
-        await until(lambda: bool(turn.lease and turn.lease.revision >= 4))  # longer than the lease
+        first_end = turn.valid_until
+        await until(lambda: turn.valid_until > first_end + 1)  # the turn outlasts its first lease
         assert not turn.lost
         await service.append_event(session, event("in time"))
 
@@ -246,9 +250,22 @@ async def test_turns_can_be_limited_to_the_process_or_turned_off(uri: str, mode:
         assert isinstance(session, PersistentSession)
         turn = await service.begin_turn(session)
         assert (turn is None) == (mode == "off")
-        assert turn is None or turn.lease is None
+        assert turn is None or not turn.leased
     with pytest.raises(ConfigurationError, match="write one of on, process, off"):
         create_session_service(with_options(uri, "turns=sometimes"))
+
+
+async def test_lease_has_one_holder_until_it_expires(service: PersistentSessionService) -> None:
+    lease = partial(service.store.lease, SessionKey("leases", USER, SESSION), ttl=10)
+    now = time.time()
+    assert await lease(holder="one", now=now)
+    assert not await lease(holder="two", now=now + 9)
+    assert await lease(holder="one", now=now + 9), "the holder may extend it"
+    assert not await lease(holder="two", now=now + 18)
+    assert await lease(holder="two", now=now + 20)
+    assert not await lease(holder="one", now=now + 20)
+    await service.store.release(SessionKey("leases", USER, SESSION), holder="two")
+    assert await lease(holder="one", now=now + 20)
 
 
 async def test_leases_are_not_listed(service: PersistentSessionService) -> None:

@@ -208,6 +208,33 @@ class SessionStore(ABC):
     async def close(self) -> None:
         """Close all connections. The store can be used again."""
 
+    async def lease(self, key: SessionKey, *, holder: str, now: float, ttl: int) -> bool:
+        """Take a lease for `ttl` seconds, or extend it. Return False if another holder has it.
+
+        By default a lease is a session without events. Stores override `lease` and `release` if they can do
+        this with fewer requests.
+        """
+        try:
+            record = await self.create(
+                key, incarnation=holder, state=ScopedState(), now=now, ttl=ttl
+            )
+            if record.head.updated_at < now:  # the holder has it already
+                await self.append(
+                    key,
+                    expected=record.head.position,
+                    event=b"{}",
+                    timestamp=now,
+                    state=ScopedState(),
+                    now=now,
+                )
+        except (AlreadyExists, NotFound, Stale):
+            return False
+        return True
+
+    async def release(self, key: SessionKey, *, holder: str) -> None:
+        """Give a lease back that has not expired."""
+        await self.delete(key)
+
     async def missing(self) -> str | None:
         """Return what the first write would create, or None if it exists.
 

@@ -124,6 +124,16 @@ class TracedStore(SessionStore):
             return await self.inner.user_state(app_name, user_id)
 
     @override
+    async def lease(self, key: SessionKey, *, holder: str, now: float, ttl: int) -> bool:
+        with self._observed("lease"):
+            return await self.inner.lease(key, holder=holder, now=now, ttl=ttl)
+
+    @override
+    async def release(self, key: SessionKey, *, holder: str) -> None:
+        with self._observed("release"):
+            await self.inner.release(key, holder=holder)
+
+    @override
     async def ping(self) -> None:
         with self._observed("ping"):
             await self.inner.ping()

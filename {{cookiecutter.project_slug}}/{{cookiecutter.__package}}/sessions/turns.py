@@ -1,9 +1,8 @@
 """One turn at a time for each session, in order of arrival.
 
 Within a process, the turns of a session wait in a queue. Between processes, the turn at the head of the queue
-holds a lease in the store: a session with a reserved app name, created at the beginning of the turn and deleted
-at its end. A store creates a session for one caller only and lets it expire, so leases need no further methods.
-If a process is killed, its lease expires. A long turn renews its lease by appending to it.
+holds a lease in the store, under the ids of the session and a reserved app name. It is released at the end of
+the turn. If a process is killed, its lease expires. A long turn extends its lease.
 
 Processes that wait for a lease try again at random intervals, and the first to try gets it. The lease only
 avoids refusals. If a process was paused for longer than its lease, its append is refused like that of any stale
@@ -25,7 +24,7 @@ from typing import Any, Literal
 from google.adk.platform import time as platform_time
 
 from .errors import SessionStoreError, TurnTimeout
-from .store import AlreadyExists, NotFound, Position, ScopedState, SessionKey, SessionStore, Stale
+from .store import SessionKey, SessionStore
 from .telemetry import turn_waits
 
 logger = logging.getLogger(__name__)
@@ -52,8 +51,10 @@ class Turn:
         self.ended = False
         self.empty = True
         """Whether nothing has been appended in this turn."""
-        self.lease: Position | None = None
-        """The position of the lease in the store. None before it is created, and with `turns=process`."""
+        self.holder = secrets.token_hex(8)
+        """Distinguishes this turn from others that want the lease."""
+        self.leased = False
+        """Whether the turn has taken a lease in the store."""
         self.valid_until = float("inf")
         """The end of the lease on the monotonic clock."""
         self.renewal: asyncio.TimerHandle | None = None
@@ -153,8 +154,8 @@ class TurnQueue:
         if turn.renewal:
             turn.renewal.cancel()
         try:
-            if turn.lease and not turn.lost:
-                await self.store.delete(_lease_of(turn.key))
+            if turn.leased and not turn.lost:
+                await self.store.release(_lease_of(turn.key), holder=turn.holder)
         except SessionStoreError as error:
             logger.warning("A turn could not be ended, and expires in %s s: %s", self.lease, error)
         finally:
@@ -211,42 +212,40 @@ class TurnQueue:
                 del self._queues[turn.key]
 
     async def _take_lease(self, turn: Turn, deadline: float, *, waited: bool) -> bool:
-        """Create the lease, and wait for that of another process. Return whether there was one."""
+        """Take the lease, and wait for that of another process. Return whether there was one."""
         pause, found = FIRST_PAUSE, False
         if waited:  # another process may be waiting as well
             await asyncio.sleep(random.uniform(0, 2 * FIRST_PAUSE))  # noqa: S311
         while True:
             started = time.monotonic()
-            attempt = asyncio.ensure_future(self._create_lease(turn.key))
+            attempt = asyncio.ensure_future(self._lease(turn))
             try:
-                turn.lease = await asyncio.shield(attempt)
-                turn.valid_until = started + self.lease
-                self._renew_later(turn)
-                return found
-            except AlreadyExists:
-                found = True
+                turn.leased = await asyncio.shield(attempt)
             except asyncio.CancelledError:
                 attempt.add_done_callback(lambda done: self._give_back(turn, done))
                 raise
+            if turn.leased:
+                turn.valid_until = started + self.lease
+                self._renew_later(turn)
+                return found
+            found = True
             if time.monotonic() + pause > deadline:
                 raise self._timeout(turn.key)
             await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311
             pause = min(2 * pause, LONGEST_PAUSE)
 
-    async def _create_lease(self, key: SessionKey) -> Position:
-        record = await self.store.create(
-            _lease_of(key),
-            incarnation=secrets.token_hex(8),
-            state=ScopedState(),
+    async def _lease(self, turn: Turn) -> bool:
+        return await self.store.lease(
+            _lease_of(turn.key),
+            holder=turn.holder,
             now=platform_time.get_time(),
             ttl=self.lease,
         )
-        return record.head.position
 
-    def _give_back(self, turn: Turn, attempt: asyncio.Future[Position]) -> None:
-        """Delete the lease of a turn that was cancelled while the lease was created."""
-        if not attempt.cancelled() and attempt.exception() is None:
-            turn.lease = attempt.result()
+    def _give_back(self, turn: Turn, attempt: asyncio.Future[bool]) -> None:
+        """Release the lease of a turn that was cancelled while it was taken."""
+        if not attempt.cancelled() and attempt.exception() is None and attempt.result():
+            turn.leased = True
             self._end_soon(turn)
 
     def _end_soon(self, turn: Turn) -> None:
@@ -262,23 +261,15 @@ class TurnQueue:
         turn.renewal = turn.loop.call_later(self.lease / 3, self._run_soon, turn, self._renew)
 
     async def _renew(self, turn: Turn) -> None:
-        """Renew the lease of a long turn."""
-        started, now = time.monotonic(), platform_time.get_time()
-        if turn.ended or turn.lease is None or turn.lost:
+        """Extend the lease of a long turn."""
+        started = time.monotonic()
+        if turn.ended or turn.lost:
             return
         try:
-            head = await self.store.append(
-                _lease_of(turn.key),
-                expected=turn.lease,
-                event=b"{}",
-                timestamp=now,
-                state=ScopedState(),
-                now=now,
-            )
-            turn.lease, turn.valid_until = head.position, started + self.lease
-        except (NotFound, Stale):
-            turn.valid_until = started  # another process has taken over
-            return
+            if not await self._lease(turn):
+                turn.valid_until = started  # another process has taken over
+                return
+            turn.valid_until = started + self.lease
         except SessionStoreError as error:
             logger.warning("The lease of a turn could not be renewed: %s", error)
         if not turn.ended:

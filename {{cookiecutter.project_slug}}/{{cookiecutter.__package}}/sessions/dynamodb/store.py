@@ -213,7 +213,7 @@ class DynamoDBStore(SessionStore):
         found = await self._table.get_one(keys.head)
         while found:
             incarnation, due = text(found, "incarnation"), text(found, "due")
-            # A session without events, such as a lease of `turns.py`, needs no cleanup.
+            # A session without events needs no cleanup.
             empty = found["revision"] == number(0)
             deleted = keys.index_entry(DELETED, incarnation)
             unchanged = condition(
@@ -232,6 +232,21 @@ class DynamoDBStore(SessionStore):
             if not empty:
                 await self._cleanup.remove(keys, incarnation, deleted)
             return
+
+    @override
+    async def lease(self, key: SessionKey, *, holder: str, now: float, ttl: int) -> bool:
+        lease = (await self._keys(key)).head | {"holder": {"S": holder}}
+        free = condition(
+            "attribute_not_exists(pk) OR expires_at <= :now OR holder = :holder",
+            now=number(now),
+            holder=lease["holder"],
+        )
+        return await self._table.put(lease | expiry_attributes(now + ttl), free)
+
+    @override
+    async def release(self, key: SessionKey, *, holder: str) -> None:
+        head = (await self._keys(key)).head
+        await self._table.delete(head, condition("holder = :holder", holder={"S": holder}))
 
     @override
     async def user_state(self, app_name: str, user_id: str) -> Mapping[str, bytes]:

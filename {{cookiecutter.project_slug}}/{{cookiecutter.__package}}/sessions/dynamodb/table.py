@@ -107,6 +107,16 @@ class Table:
                 ) from None
             raise
 
+    async def put(self, item: Item, condition: dict[str, Any]) -> bool:
+        """Write an item if the condition is true. Return whether it was."""
+        try:
+            await self.client.call("put_item", TableName=self.name, Item=item, **condition)
+        except DynamoDBError as error:
+            if not error.condition_failed:
+                raise
+            return False
+        return True
+
     async def delete(self, key: Item, condition: dict[str, Any]) -> bool:
         """Delete an item if the condition is true. Return whether it was."""
         try:

@@ -54,6 +54,8 @@ class GCSStore(SessionStore):
         self._names = Names(prefix)
         self._log = SessionLog(bucket)
         self._shared = SharedState(bucket, self._names)
+        self._leases: dict[str, Item] = {}
+        """The objects of leases by their holders, who are turns of this process."""
 
     @classmethod
     @override
@@ -228,6 +230,29 @@ class GCSStore(SessionStore):
         await delete(self._bucket, folder, seen.item if seen else None)
 
     @override
+    async def lease(self, key: SessionKey, *, holder: str, now: float, ttl: int) -> bool:
+        name = head_of(self._names.session(key))
+        head = Head(key, Position(holder, 0), now, ttl, now + ttl)
+        content = encode(Checkpoint(head, {}))
+        put = partial(self._bucket.put, name, content, custom_time=keep_until(head))
+        known = self._leases.get(holder)
+        lease = await put(generation=known.generation if known else 0)
+        if lease is None:
+            found = await self._bucket.get(name)
+            other = found and (await self._bucket.read(found, Checkpoint.decode)).head
+            if other and other.position.incarnation != holder and not other.expired(now):
+                return False
+            lease = await put(generation=found.generation if found else 0)
+        if lease is not None:
+            self._leases[holder] = lease
+        return lease is not None
+
+    @override
+    async def release(self, key: SessionKey, *, holder: str) -> None:
+        if lease := self._leases.pop(holder, None):
+            await self._bucket.delete(lease)
+
+    @override
     async def user_state(self, app_name: str, user_id: str) -> Mapping[str, bytes]:
         return _plain(await self._shared.read_one(self._names.user(app_name, user_id)))
 
@@ -246,6 +271,7 @@ class GCSStore(SessionStore):
     async def close(self) -> None:
         self._log.seen.clear()
         self._shared.seen.clear()
+        self._leases.clear()
         await self._bucket.close()
 
     async def _settled(self, folder: str, view: SessionView, scopes: Scopes) -> SessionRecord:

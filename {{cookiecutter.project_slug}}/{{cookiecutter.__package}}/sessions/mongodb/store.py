@@ -220,6 +220,19 @@ class MongoDBStore(SessionStore):
 
     @_operation
     @override
+    async def lease(self, key: SessionKey, *, holder: str, now: float, ttl: int) -> bool:
+        collection = (await self._connect()).collection
+        return await writes.write(collection, [writes.lease(key, holder, now, ttl)]) is not None
+
+    @_operation
+    @override
+    async def release(self, key: SessionKey, *, holder: str) -> None:
+        scope = documents.session_scope(key)
+        query = writes.one(scope, scope) | {"holder": holder}
+        await (await self._connect()).collection.delete_one(query)
+
+    @_operation
+    @override
     async def user_state(self, app_name: str, user_id: str) -> Mapping[str, bytes]:
         scope = documents.user_scope(app_name, user_id)
         values = await read_values((await self._connect()).collection, [scope])

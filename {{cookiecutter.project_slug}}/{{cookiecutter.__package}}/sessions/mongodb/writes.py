@@ -73,6 +73,17 @@ def create(key: SessionKey, head: Document, state: Document, now: float) -> list
     return [first, *share(key, head["log"], 0, state, NOW)]
 
 
+def lease(key: SessionKey, holder: str, now: float, ttl: int) -> UpdateOne:
+    """Take a lease, or extend it. Refused if another holder has it."""
+    scope = session_scope(key)
+    document = {"_id": scope, "scope": scope, "holder": holder, "expires_at": now + ttl}
+    own = {"$eq": ["$holder", holder]}
+    free = {"$or": [_is_missing("holder"), own, {"$lte": ["$expires_at", now]}]}
+    whole = {"$mergeObjects": [{"$literal": document}, _removal(ttl, GRACE)]}
+    taken = {"$cond": [free, whole, REFUSE]}
+    return UpdateOne(one(scope, scope), [{"$replaceWith": taken}], upsert=True)
+
+
 def append(key: SessionKey, head: Document, event: Document, now: float) -> list[Operation]:
     """Write an event after a known head, and all its effects."""
     operations: list[Operation] = []

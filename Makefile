@@ -8,7 +8,7 @@ OUT ?= baked
 BACKEND ?= sqlite
 
 .DEFAULT_GOAL := help
-.PHONY: help demo bake test quick proof bench lint format clean uv
+.PHONY: help demo bake test quick proof bench load lint format clean uv
 
 help:  ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ proof: $(UV)  ## Run the proof of every backend and write docs/proof.md; PROOF=l
 
 bench: $(UV)  ## Measure turns and single operations: make bench BACKEND=redis, or all; QUICK=1 writes nothing
 	PATH="$(CURDIR)/.uv/bin:$$PATH" $(UV) run --quiet --only-group bench python -m benchmarks $(if $(QUICK),--quick) $(BACKEND)
+
+load: $(UV)  ## Conversations over HTTP against `serve`: make load BACKEND=redis, or with ARGS="--minutes 10"
+	PATH="$(CURDIR)/.uv/bin:$$PATH" $(UV) run --quiet --only-group load python -m benchmarks.load $(BACKEND) $(ARGS)
 
 lint: $(UV)  ## Check format, style and types of the generator
 	$(UV) run ruff format --check

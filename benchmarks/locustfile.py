@@ -14,10 +14,10 @@ APP = "my_agent"
 TURNS = 10
 
 
-class Person(FastHttpUser):  # type: ignore[misc]
+class Person(FastHttpUser):
     """One conversation after another."""
 
-    @task  # type: ignore[untyped-decorator]
+    @task
     def converse(self) -> None:
         """Hold a conversation."""
         user, session = uuid4().hex, uuid4().hex

@@ -120,6 +120,8 @@ class Database:
         self._synchronous = synchronous
         self._busy_timeout = busy_timeout
         self._current = Threads()
+        self._closing: list[threading.Thread] = []
+        """Close the connections to files that were deleted or replaced."""
 
     async def read(self, operation: Callable[..., T], *arguments: Any) -> T:
         """Run a read operation."""
@@ -140,7 +142,14 @@ class Database:
     async def close(self) -> None:
         """Close the file. The next operation opens it again, in new threads."""
         threads, self._current = self._threads(), Threads()
-        await asyncio.get_running_loop().run_in_executor(None, threads.close)
+        closing, self._closing = self._closing, []
+
+        def close() -> None:
+            threads.close()
+            for each in closing:
+                each.join()
+
+        await asyncio.get_running_loop().run_in_executor(None, close)
 
     def _threads(self) -> Threads:
         """Return the threads of this process. A forked child creates its own."""
@@ -240,6 +249,9 @@ class Database:
             return
         if self._current is threads:
             self._current = Threads()  # the next operation opens the new file
+            # This thread is one of those that end, so another one waits for them.
+            self._closing.append(threading.Thread(target=threads.close))
+            self._closing[-1].start()
         raise StoreUnavailable(
             f"SQLite file {self.path} was deleted or replaced while it was in use: sessions in it are"
             " gone unless you put it back; new ones go into a new file."

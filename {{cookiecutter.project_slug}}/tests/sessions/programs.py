@@ -28,6 +28,14 @@ PYTHON = [sys.executable, "-m", APP_NAME]
 ADK = [shutil.which("adk", path=str(Path(sys.executable).parent)) or "adk"]
 
 
+def free_port() -> int:
+    """Return a free port of 127.0.0.1."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 class Program:
     """A program of this project with a session URI. Its output goes to a file."""
 
@@ -71,10 +79,10 @@ class Program:
 class Server(Program):
     """A program that serves HTTP."""
 
-    def __init__(self, arguments: Sequence[str], uri: str, output: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+    def __init__(
+        self, arguments: Sequence[str], uri: str, output: Path, *, port: int | None = None
+    ) -> None:
+        port = port or free_port()
         super().__init__([*arguments, f"--port={port}"], uri, output)
         # Loopback must not go through a proxy of the environment.
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False)

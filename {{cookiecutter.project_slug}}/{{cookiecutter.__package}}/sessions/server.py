@@ -1,7 +1,7 @@
 """`serve`: ADK's API server, as production needs it.
 
 It is the application of ADK's `get_fast_api_app`. Added are worker processes, `/ready`, a shutdown that
-lets running turns finish, and a status and a sentence where the session store refuses a request or fails.
+fails no request, and a status and a sentence where the session store refuses a request or fails.
 """
 
 import asyncio
@@ -9,11 +9,13 @@ import inspect
 import json
 import logging
 import os
+import signal
 import sys
+import threading
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import click
 import uvicorn
@@ -67,14 +69,19 @@ def serve_command(api_server: click.Command) -> click.Command:
             show_default=True,
             help="Seconds that running turns may take to finish after SIGTERM.",
         ),
+        click.Option(
+            ["--drain"],
+            type=click.IntRange(0),
+            default=0,
+            show_default=True,
+            help="Seconds between SIGTERM and the shutdown, in which /ready says 503.",
+        ),
     ]
     adopted = [p for p in api_server.params if p.name in known and p.name not in _LEFT_OUT]
     return click.Command("serve", params=[*own, *adopted], callback=serve, help=serve.__doc__)
 
 
-def serve(
-    *, host: str, port: int, workers: int, shutdown_timeout: int, log_level: str, **options: Any
-) -> None:
+def serve(*, host: str, port: int, workers: int, shutdown_timeout: int, **options: Any) -> None:
     """Serve the agent in production: the API of `api_server`, `/health` and `/ready`.
 
     The API has no login of its own. Put it behind something that has.
@@ -83,7 +90,6 @@ def serve(
         "bind_host": host,
         "port": port,
         "web": options.pop("with_ui"),
-        "log_level": log_level,
     }
     for name in ("trigger_sources", "trigger_oidc_service_accounts"):
         if texts := options.get(name):
@@ -96,7 +102,7 @@ def serve(
         host=host,
         port=port,
         timeout_graceful_shutdown=shutdown_timeout,
-        log_level=log_level.lower(),
+        log_level=options["log_level"].lower(),
     )
 
 
@@ -113,31 +119,34 @@ def create_app(options: Mapping[str, Any]) -> FastAPI:
     """Return ADK's application with `/ready` and with answers for errors of the store.
 
     Args:
-        options: those of `get_fast_api_app`, and `log_level`.
+        options: those of `get_fast_api_app`, `log_level` and `drain`.
 
     Raises:
         ClickException: the session store cannot be used. The message says why.
     """
     options = dict(options)
-    level = options.pop("log_level", "INFO").upper()
+    level, drain = options.pop("log_level", "INFO").upper(), options.pop("drain", 0)
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("google_adk").setLevel(level)
     for handler in logging.getLogger().handlers:
         handler.addFilter(leave_out_traceback)
     register()
     services: list[PersistentSessionService] = []
+    readiness = Readiness(services)
 
     @asynccontextmanager
-    async def close_at_shutdown(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if drain:
+            readiness.drain(drain)
         yield
         for service in services:
             await service.close()
 
     known = set(opened_for_adk)
-    app = get_fast_api_app(**options, lifespan=close_at_shutdown)
+    app = get_fast_api_app(**options, lifespan=lifespan)
     services += set(opened_for_adk) - known
     app.add_middleware(AnyPath)
-    app.add_api_route("/ready", Readiness(services).answer, methods=["GET"])
+    app.add_api_route("/ready", readiness.answer, methods=["GET"])
     for kind in (StaleSessionError, RuntimeError, ValueError, HTTPException):
         app.add_exception_handler(kind, answer_error)
     return app
@@ -159,16 +168,33 @@ class AnyPath:
 
 
 class Readiness:
-    """Whether requests can be served: the session store answers."""
+    """Whether requests can be served: the session store answers, and the server does not end."""
 
     def __init__(self, services: Sequence[PersistentSessionService]) -> None:
         self._services = services
         self._lock = asyncio.Lock()
         self._checked_at = float("-inf")
         self._problem: str | None = None
+        self._draining = False
+
+    def drain(self, seconds: float) -> None:
+        """Let SIGTERM make this unready first, and end the server some seconds later.
+
+        A proxy in front of the server needs this time to see it, and sends requests until then.
+        """
+        end = cast("Callable[[int, None], None]", signal.getsignal(signal.SIGTERM))
+
+        def begin(*_: object) -> None:
+            if not self._draining:
+                self._draining = True
+                threading.Timer(seconds, end, (signal.SIGTERM, None)).start()
+
+        signal.signal(signal.SIGTERM, begin)
 
     async def answer(self) -> JSONResponse:
         """Return 200, or 503 with the part that is not ready. The log says why."""
+        if self._draining:
+            return JSONResponse({"ready": False, "server": "draining"}, 503)
         async with self._lock:
             if time.monotonic() - self._checked_at > READY_CACHE:
                 problem = await self._check()

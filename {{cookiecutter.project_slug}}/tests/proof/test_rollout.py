@@ -1,0 +1,131 @@
+"""Three servers behind HAProxy are replaced one after the other while people talk to them."""
+
+import asyncio
+import signal
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+
+from {{ cookiecutter.__package }}.sessions import create_session_service
+
+from ..servers.haproxy import balance
+from ..sessions.programs import AGENTS, PYTHON, Server, free_port, message
+from ..sessions.support import SESSION, until, with_options
+from .figures import Figure, repetitions
+from .test_turns_at_once import LEASE, note, stored, text_of, turns_of
+
+SERVE = [*PYTHON, "serve", "--drain=3", str(AGENTS)]
+USERS = [f"user {number}" for number in range(4)]
+PEOPLE = [*USERS, USERS[0]]
+"""Two people talk in one session, from two windows."""
+
+
+class Fleet:
+    """Three servers on fixed ports, each of which can be replaced."""
+
+    def __init__(self, uri: str, directory: Path, stack: ExitStack) -> None:
+        self.uri = with_options(uri, f"turn_lease={LEASE}")
+        self.directory = directory
+        self.stack = stack
+        self.ports = [free_port() for _ in range(3)]
+        self.servers: list[Server] = []
+        for slot in range(3):
+            self.servers.append(self.start(slot, "first"))
+
+    def start(self, slot: int, name: str) -> Server:
+        """Start the server of a slot."""
+        output = self.directory / f"{slot} {name}"
+        server = Server(SERVE, self.uri, output, port=self.ports[slot])
+        self.stack.callback(server.kill)
+        return server
+
+    def replace(self, slot: int, name: str, sent: int) -> None:
+        """End the server of a slot with a signal, and start another one."""
+        self.servers[slot].process.send_signal(sent)
+        self.servers[slot].wait()
+        self.servers[slot] = self.start(slot, name).ready()
+
+
+Say = Callable[[httpx.AsyncClient, str, str], "asyncio.Future[None]"]
+
+
+async def say_once(client: httpx.AsyncClient, user: str, text: str) -> None:
+    """Send a message, which must be answered."""
+    response = await client.post("/run", json=message(SESSION, text, user=user))
+    assert response.status_code == 200, response.text
+
+
+async def say_again(client: httpx.AsyncClient, user: str, text: str) -> None:
+    """Send a message until it is answered."""
+    while True:
+        try:
+            response = await client.post("/run", json=message(SESSION, text, user=user))
+        except httpx.TransportError:
+            continue
+        if response.status_code == 200:
+            return
+        assert response.status_code in (409, 502, 503), response.text
+
+
+@pytest.mark.parametrize(
+    ("sent", "again"), [(signal.SIGTERM, False), (signal.SIGKILL, True)], ids=["TERM", "KILL"]
+)
+async def test_rollout_loses_no_message(
+    uri: str, tmp_path: Path, figure: Figure, sent: int, again: bool
+) -> None:
+    """After SIGTERM, no request fails. After SIGKILL, people have to repeat their message."""
+    say = say_again if again else say_once
+    acknowledged = Counter[str]()
+    done = asyncio.Event()
+    async with create_session_service(uri) as service:
+        for user in USERS:
+            await service.create_session(app_name="noter", user_id=user, session_id=SESSION)
+    with ExitStack() as stack:
+        fleet = Fleet(uri, tmp_path, stack)
+        for server in fleet.servers:
+            await asyncio.to_thread(server.ready)
+        address = stack.enter_context(balance(tmp_path, fleet.ports))
+
+        async def talk(person: int, user: str) -> None:
+            async with httpx.AsyncClient(base_url=address, timeout=120, trust_env=False) as client:
+                number = 0
+                while not done.is_set():
+                    await say(client, user, note(f"{person}.{number}"))
+                    acknowledged[f"{person}"] += 1
+                    number += 1
+
+        async def roll_out() -> None:
+            try:
+                for turn in range(repetitions(10, 1)):
+                    for slot in range(3):
+                        before = acknowledged.total()
+                        await until(lambda: acknowledged.total() > before)  # noqa: B023
+                        await asyncio.to_thread(fleet.replace, slot, f"{turn}", sent)
+            finally:
+                done.set()
+
+        await asyncio.gather(roll_out(), *(talk(*person) for person in enumerate(PEOPLE)))
+    for user in USERS:
+        session = await stored(uri, user)
+        answered = Counter(text_of(turn[0]) for turn in turns_of(session) if len(turn) == 4)
+        expected = expected_of(user, acknowledged)
+        assert answered.keys() >= set(map(note, expected))
+        assert session.state.keys() >= set(expected)
+        if not again:
+            assert answered == Counter(map(note, expected)), "each message once"
+    figure("servers replaced", 3 * repetitions(10, 1))
+    figure("messages", acknowledged.total())
+
+
+def expected_of(user: str, acknowledged: Counter[str]) -> Sequence[str]:
+    """Return the state keys of all messages of a user that were answered."""
+    return [
+        f"{person}.{number}"
+        for person, name in enumerate(PEOPLE)
+        if name == user
+        for number in range(acknowledged[f"{person}"])
+    ]

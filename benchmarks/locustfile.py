@@ -14,10 +14,10 @@ APP = "my_agent"
 TURNS = 10
 
 
-class Person(FastHttpUser):
+class Person(FastHttpUser):  # type: ignore[misc, unused-ignore]
     """One conversation after another."""
 
-    @task
+    @task  # type: ignore[untyped-decorator, unused-ignore]
     def converse(self) -> None:
         """Hold a conversation."""
         user, session = uuid4().hex, uuid4().hex

@@ -11,6 +11,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -221,6 +222,50 @@ def test_workflow_is_valid(baked: Path) -> None:
 def test_dockerfile_is_linted(baked: Path) -> None:
     """Hadolint reports nothing."""
     run("hadolint", "Dockerfile", cwd=baked)
+
+
+SHARED = [name for name, row in BACKENDS.items() if "deploy/kubernetes.yaml" in listed(row)]
+"""The backends whose sessions several machines can share."""
+
+
+@pytest.mark.parametrize("backend", SHARED)
+def test_kubernetes_manifest_is_valid_and_fits_the_image(backend: str, tmp_path: Path) -> None:
+    """It matches the schemas of Kubernetes, and its numbers are those of the Dockerfile and of `serve`."""
+    project = bake(tmp_path, backend=backend)
+    manifest = (project / "deploy" / "kubernetes.yaml").read_text("utf-8")
+    deployment, service = yaml.safe_load_all(manifest)
+    for each in (deployment, service):
+        kubernetes_validate.validate(each, "1.36", strict=True)
+    dockerfile = (project / "Dockerfile").read_text("utf-8")
+    server = (project / "my_agent" / "sessions" / "server.py").read_text("utf-8")
+    pod = deployment["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    assert f"PORT={container['ports'][0]['containerPort']}\n" in dockerfile
+    assert f"USER {pod['securityContext']['runAsUser']}\n" in dockerfile
+    found = re.search(r'"--shutdown_timeout"\],.*?default=(\d+)', server, re.DOTALL)
+    assert found
+    longest = int(found[1]) + int(container["args"][-1])
+    assert pod["terminationGracePeriodSeconds"] > longest
+
+
+def test_backends_in_a_file_name_another_way_to_several_machines(backend: str, baked: Path) -> None:
+    """A README says that the agent can run on several machines, or that it cannot."""
+    readme = (baked / "README.md").read_text("utf-8")
+    assert ("kubectl apply" in readme) == (backend in SHARED)
+    assert ("bake a project for Redis or PostgreSQL" in readme) == (backend not in SHARED)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="systemd is Linux's")
+def test_systemd_unit_is_valid(tmp_path: Path) -> None:
+    """The unit of the README passes `systemd-analyze verify`."""
+    readme = (bake(tmp_path) / "README.md").read_text("utf-8")
+    unit = re.search(r"```ini\n(.*?)```", readme, re.DOTALL)
+    assert unit
+    text = re.sub(r"/srv/[^/]+/\.venv/bin/python", sys.executable, unit[1])
+    (tmp_path / "agent.service").write_text(text, "utf-8")
+    command = ["systemd-analyze", "verify", "agent.service"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("licence", QUESTIONS["license"])

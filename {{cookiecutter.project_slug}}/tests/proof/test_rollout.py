@@ -12,10 +12,10 @@ import pytest
 
 from {{ cookiecutter.__package }}.sessions import create_session_service
 
-from ..servers.haproxy import balance
 from ..sessions.programs import AGENTS, PYTHON, Server, free_port, message
 from ..sessions.support import SESSION, until, with_options
 from .figures import Figure, repetitions
+from .haproxy import balance
 from .test_turns_at_once import LEASE, note, stored, text_of, turns_of
 
 SERVE = [*PYTHON, "serve", "--drain=3", str(AGENTS)]

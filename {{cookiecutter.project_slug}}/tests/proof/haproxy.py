@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import ProxyHandler, build_opener
 
-from .starting import free_port, run
+from ..servers.starting import free_port, run
 
 CONFIGURATION = """\
 defaults

@@ -1,20 +1,22 @@
 """The template's Jinja extension: answers are data, and bad ones are refused before anything is written.
 
 Cookiecutter and cruft load it from the checkout, because `_extensions` in `cookiecutter.json` names it. It
-does three things that cookiecutter does not:
+does four things that cookiecutter does not:
 
 - It checks the answers while the questions are asked, with the checks of `hooks/pre_gen_project.py`. An error
   is one sentence, without a folder and without a traceback.
 - It keeps Jinja out of answers. Otherwise `--no-input` would evaluate `project_name="{{ 7*7 }}"`.
 - Its `tojson` writes strings that are valid in JSON, TOML, YAML and Python.
+- Its `left_out` lists the files that a project does not keep, for the hooks that remove them.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import runpy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unicodedata import east_asian_width
@@ -73,6 +75,38 @@ def assigned_to(value: str, name: str) -> str:
     return f"{name} = (\n    {literal}\n)" if fits_only_alone else line
 
 
+def left_out(paths: Sequence[str], answers: Mapping[str, Any]) -> list[str]:
+    """Return those of the project's paths that are for another backend or for other answers.
+
+    In `sessions/` and in the folders of tests, the folder `redis`, `redis.py`, `redis_….py`, `test_redis.py` and
+    `test_redis_….py` belong to the module `redis`. `files` in the row of a backend lists its other files.
+    """
+    backends = answers["_backends"]
+    chosen, package = backends[answers["backend"]], answers["__package"]
+    kept = set(chosen["modules"])
+    dropped = {module for row in backends.values() for module in row["modules"]} - kept
+    of_others = re.compile(
+        rf"({package}/sessions|tests/(sessions|servers|proof))/"
+        rf"(test_)?({'|'.join(sorted(dropped))})(_.*|\..*|/.*)?"
+    )
+    # A module that is only a part of the chosen store has tests for which it must be the store.
+    parts = "|".join(sorted(kept - {chosen["store"]["module"]})) or "-"
+    of_parts = re.compile(rf"tests/(\w+/test_({parts}).*|proof/({parts})_.*)\.py")
+    files = {file for row in backends.values() for file in row.get("files", [])}
+    unlisted = {file.format(package=package) for file in files - set(chosen.get("files", []))}
+    if answers["license"] == "Proprietary":
+        unlisted.add("LICENSE")
+    proof = answers["__proof"] == "yes"
+    return [
+        path
+        for path in paths
+        if path in unlisted
+        or of_others.fullmatch(path)
+        or of_parts.fullmatch(path)
+        or (not proof and path.startswith("tests/proof/"))
+    ]
+
+
 class Answers(Extension):
     """Treats answers as data, and refuses bad ones."""
 
@@ -84,11 +118,17 @@ class Answers(Extension):
         self.texts = {hook.read_text(encoding="utf-8") for hook in hooks}
         self.texts.update(strings(json.loads((ROOT / "cookiecutter.json").read_text("utf-8"))))
         folder = next(ROOT.glob("{{*"))
+        self.files = [
+            path.relative_to(folder).as_posix()
+            for path in sorted(folder.rglob("*"))
+            if path.is_file() and "__pycache__" not in path.parts
+        ]
         inside = (path.relative_to(folder).as_posix() for path in folder.rglob("*"))
         self.paths = (folder.name, *(path for path in inside if "{{" in path))
         environment.filters.update(
             assigned_to=assigned_to,
             checked=self.checked,
+            left_out=self.left_out,
             one_line=one_line,
             safe_slug=self.rules["safe_slug"],
             tojson=tojson,
@@ -99,6 +139,12 @@ class Answers(Extension):
         if problems := list(self.rules["problems"](answers)):
             raise FailedHookException("\n".join(problems))
         return "yes"
+
+    def left_out(self, answers: Mapping[str, Any]) -> list[str]:
+        """Return the paths of the files of the template that a project with these answers does not keep."""
+        package = answers["__package"]
+        paths = [path.replace("{{cookiecutter.__package}}", package) for path in self.files]
+        return left_out(paths, answers)
 
     def preprocess(self, source: str, name: str | None, filename: str | None = None) -> str:
         """Quote a text that is not one of the template's own, so that Jinja does not evaluate it."""

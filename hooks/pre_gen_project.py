@@ -12,8 +12,10 @@ braces may only stand for answers.
 import json
 import keyword
 import re
+import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 MAX_SLUG = 40
@@ -166,6 +168,16 @@ def problems(answers: Mapping[str, Any]) -> Iterator[str]:
             yield problem
 
 
+def set_aside(paths: Sequence[str], folder: Path = Path(".set-aside")) -> None:
+    """Copy files of an existing project that the bake writes and removes. The owner may have made them."""
+    for path in map(Path, paths):
+        if path.is_file():
+            copy = folder / path
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, copy)
+
+
 if __name__ == "__main__":
-    found = list(problems(json.loads(r"""{{ cookiecutter | tojson }}""")))
-    sys.exit("\n".join(found) if found else 0)
+    if found := list(problems(json.loads(r"""{{ cookiecutter | tojson }}"""))):
+        sys.exit("\n".join(found))
+    set_aside(json.loads(r"""{{ cookiecutter | left_out | tojson }}"""))

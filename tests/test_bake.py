@@ -314,6 +314,24 @@ def test_overwriting_bake_can_change_the_backend(tmp_path: Path) -> None:
     assert dict(texts(project)) == dict(texts(fresh))
 
 
+def test_overwriting_bake_keeps_what_the_owner_made(tmp_path: Path) -> None:
+    """Also files with the names of other backends' files, and in folders of theirs."""
+    project = bake(tmp_path, backend="sqlite", proof="no")
+    made = [
+        *("tests/test_custom_things.py", "tests/proxy.py", "tests/servers/proxy.py"),
+        *("my_agent/sessions/custom/store.py", "my_agent/sessions/stores/custom.py"),
+        *("tests/proof/test_mine.py", "tests/sessions/test_redis_import.py", "my_agent/redis.py"),
+        *("deploy/kubernetes.yaml", "docs/writing-a-store.md"),
+    ]
+    for path in made:
+        (project / path).parent.mkdir(parents=True, exist_ok=True)
+        (project / path).write_text("mine\n", "utf-8")
+    before = dict(texts(project))
+    cookiecutter(tmp_path, "--no-input", "--overwrite-if-exists", backend="sqlite", proof="no")
+    assert dict(texts(project)) == before
+    assert not (project / ".set-aside").exists()
+
+
 def test_bakes_are_reproducible(baked: Path, backend: str, tmp_path: Path) -> None:
     """The same answers give the same bytes, so an update shows only real changes."""
     assert dict(texts(bake(tmp_path, backend=backend))) == dict(texts(baked))

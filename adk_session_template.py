@@ -21,12 +21,15 @@ from pathlib import Path
 from typing import Any
 from unicodedata import east_asian_width
 
+from cookiecutter import __version__
 from cookiecutter.exceptions import FailedHookException
 from jinja2 import Environment
 from jinja2.ext import Extension
 
 ROOT = Path(__file__).resolve().parent
 LINE_LENGTH = 100
+OLDEST = (2, 2)
+"""The oldest version of cookiecutter that works."""
 
 
 def strings(value: Any) -> Iterator[str]:
@@ -113,6 +116,9 @@ class Answers(Extension):
     def __init__(self, environment: Environment) -> None:
         """Read the checks and the template's own texts. An update renders two versions."""
         super().__init__(environment)
+        if tuple(map(int, __version__.split(".")[:2])) < OLDEST:
+            # Cookiecutter shows the text of an ImportError.
+            raise ImportError(f"cookiecutter {__version__} is too old; 2.2.0 or newer is needed.")
         hooks = sorted((ROOT / "hooks").glob("*.py"))
         self.rules = runpy.run_path(str(ROOT / "hooks" / "pre_gen_project.py"))
         self.texts = {hook.read_text(encoding="utf-8") for hook in hooks}
@@ -142,6 +148,8 @@ class Answers(Extension):
 
     def left_out(self, answers: Mapping[str, Any]) -> list[str]:
         """Return the paths of the files of the template that a project with these answers does not keep."""
+        if answers["backend"] not in answers["_backends"]:
+            return []  # the first check of the hook refuses it
         package = answers["__package"]
         paths = [path.replace("{{cookiecutter.__package}}", package) for path in self.files]
         return left_out(paths, answers)

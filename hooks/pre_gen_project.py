@@ -26,6 +26,9 @@ SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 # ADK's own schemes. A SQLAlchemy driver may follow after a plus sign.
 ADK_SCHEMES = frozenset({"memory", "agentengine", "sqlite", "postgresql", "mysql"})
 
+# Schemes that everybody knows as something else.
+KNOWN_SCHEMES = frozenset({"file", "ftp", "gs", "http", "https", "s3", "ws", "wss"})
+
 # A package with one of these names would shadow a module that the project imports, or be shadowed by it:
 # its own files, the packages of google-adk, the backends and the tools. Windows reserves the devices.
 TAKEN = frozenset(
@@ -71,7 +74,7 @@ def safe_slug(text: str) -> str:
 
 def shown(answer: str) -> str:
     """Quote an answer in printable characters on one line."""
-    return ascii(answer if len(answer) <= MAX_SLUG else answer[:MAX_SLUG] + "...")
+    return repr(answer if len(answer) <= MAX_SLUG else answer[:MAX_SLUG] + "...")
 
 
 def slug_problem(slug: str) -> str | None:
@@ -91,8 +94,8 @@ def slug_problem(slug: str) -> str | None:
     return None
 
 
-def scheme_problem(scheme: str, suffixes: list[str]) -> str | None:
-    """Return why ADK would not find the project's services under this URI scheme."""
+def scheme_problem(scheme: str, suffixes: list[str], others: Sequence[str] = ()) -> str | None:
+    """Return why this cannot be the URI scheme. `others` are those of other backends."""
     hint = "take a lower-case letter followed by lower-case letters and digits, such as 'acme'"
     if not scheme:
         return f"scheme is empty: {hint}."
@@ -104,6 +107,10 @@ def scheme_problem(scheme: str, suffixes: list[str]) -> str | None:
         if variant.split("+")[0] in ADK_SCHEMES:
             same = "" if variant == scheme else f" (it includes {variant!r})"
             return f"scheme {shown(scheme)} belongs to ADK itself{same}: take another one, such as 'acme'."
+        if variant in KNOWN_SCHEMES or variant in others:
+            same = "" if variant == scheme else f" (it includes {variant!r})"
+            known = f"scheme {shown(scheme)} is known as something else{same}"
+            return f"{known}: take another one, such as 'acme'."
     return None
 
 
@@ -154,11 +161,13 @@ def problems(answers: Mapping[str, Any]) -> Iterator[str]:
     """Yield a sentence for each bad answer among those given so far."""
     given = {name: str(value) for name, value in answers.items() if not name.startswith("_")}
     backends = answers["_backends"]
-    suffixes = backends.get(given.get("backend"), {}).get("suffixes", [""])
+    chosen = backends.get(given.get("backend"), {})
+    suffixes = chosen.get("suffixes", [""])
+    others = [row["scheme"] for row in backends.values() if row is not chosen]
     checks: dict[str, Callable[[str], str | None]] = {
         "project_slug": slug_problem,
         "backend": lambda backend: backend_problem(backend, list(backends)),
-        "scheme": lambda scheme: scheme_problem(scheme, suffixes),
+        "scheme": lambda scheme: scheme_problem(scheme, suffixes, others),
         "session_ttl": ttl_problem,
         "model": model_problem,
     }

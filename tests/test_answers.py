@@ -30,7 +30,7 @@ BAD = {
     "scheme": [
         *("", "my_redis", "MyRedis", "1x", "a b", "a:", "a://", "é", "+a", "a+", "{{ x }}"),
         *("a" * 33, "memory", "agentengine", "sqlite", "postgresql", "mysql"),
-        *("postgresql+asyncpg", "sqlite+aiosqlite"),
+        *("postgresql+asyncpg", "sqlite+aiosqlite", "http", "https", "file", "gs", "s3", "redis"),
     ],
     "session_ttl": [
         *("", "soon", "-1", "1.5h", "1 h", " 1h", "h", "1w", "1H", "1h30m", "+1", "1_0", "١"),
@@ -52,7 +52,7 @@ def test_bad_answer_is_refused_in_one_sentence(tmp_path: Path, question: str, an
     said = refusal(tmp_path, **{question: answer})
     assert said.startswith(f"{question} ")
     assert said.endswith(".")
-    assert said.isascii()
+    assert said.isprintable()
     assert len(said.splitlines()) == 1
     assert len(said) < 250
     assert any(word in said for word in (": take ", ": write "))
@@ -209,3 +209,28 @@ def test_accepted_slug_is_a_valid_folder_and_package(slug: str) -> None:
         assert not keyword.iskeyword(package)
         assert package not in sys.stdlib_module_names
         assert slug == slug.lower().strip("-_.")
+
+
+def test_refusal_shows_an_answer_as_it_was_typed(tmp_path: Path) -> None:
+    """Letters of any alphabet are not escaped."""
+    assert "'Ünïcode'" in refusal(tmp_path, scheme="Ünïcode")
+
+
+def test_scheme_of_another_backend_is_refused(tmp_path: Path) -> None:
+    """A URI with this scheme would look like one of that backend."""
+    assert "known as something else" in refusal(tmp_path, backend="redis", scheme="mongodb")
+    bake(tmp_path, backend="redis", scheme="redis")
+
+
+@pytest.mark.parametrize("version", ["2.1.1", "1.7.3"])
+def test_cookiecutter_that_is_too_old_writes_nothing(version: str, tmp_path: Path) -> None:
+    """It says so, except for versions that cannot load the template's checks."""
+    packages = ["--with", f"cookiecutter=={version}", "--with", "setuptools<70"]
+    command = ["uv", "run", "--quiet", "--no-project", "--isolated", "--python", "3.11", *packages]
+    bake_it = ["cookiecutter", str(ROOT), "--no-input", "--output-dir", str(tmp_path)]
+    result = subprocess.run([*command, *bake_it], cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode != 0
+    said = "Unable to load extension: "
+    too_old = f"cookiecutter {version} is too old"
+    assert said + ("No module named" if version < "2" else too_old) in result.stderr + result.stdout
+    assert list(tmp_path.iterdir()) == []

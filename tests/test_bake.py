@@ -216,6 +216,8 @@ def test_workflow_is_valid(baked: Path) -> None:
     workflow = ".github/workflows/ci.yml"
     run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", workflow, cwd=baked)
     run("actionlint", workflow, cwd=baked)
+    updates = ".github/dependabot.yml"
+    run("check-jsonschema", "--builtin-schema", "vendor.dependabot", updates, cwd=baked)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="hadolint has no wheel for Windows")
@@ -342,6 +344,10 @@ def test_workflow_of_the_template_is_valid() -> None:
     workflow = ".github/workflows/ci.yml"
     run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", workflow, cwd=ROOT)
     run("actionlint", workflow, cwd=ROOT)
+    run(
+        *("check-jsonschema", "--builtin-schema", "vendor.dependabot", ".github/dependabot.yml"),
+        cwd=ROOT,
+    )
 
 
 def test_backend_rows_are_complete() -> None:

@@ -1,6 +1,6 @@
 """The template's Jinja extension: answers are data, and bad ones are refused before anything is written.
 
-Cookiecutter and cruft load it from the checkout, because `_extensions` in `cookiecutter.json` names it. It
+Cookiecutter loads it from the checkout, because `_extensions` in `cookiecutter.json` names it. It
 does four things that cookiecutter does not:
 
 - It checks the answers while the questions are asked, with the checks of `hooks/pre_gen_project.py`. An error

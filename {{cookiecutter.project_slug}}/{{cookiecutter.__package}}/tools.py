@@ -10,7 +10,7 @@ from google.adk.sessions.state import State
 from google.adk.tools.tool_context import ToolContext
 
 from .sessions.config import BACKEND_TITLE, SCHEME
-from .sessions.terminal import time_left
+from .sessions.commands.terminal import time_left
 
 Scope = Literal["session", "user", "app"]
 

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from google.adk.sessions.base_session_service import GetSessionConfig
 
 from {{ cookiecutter.__package }}.sessions import create_session_service
-from {{ cookiecutter.__package }}.sessions.cli import sessions
+from {{ cookiecutter.__package }}.sessions.commands.cli import sessions
 from {{ cookiecutter.__package }}.sessions.config import SCHEME
 from {{ cookiecutter.__package }}.sessions.errors import SessionStoreError
 from {{ cookiecutter.__package }}.sessions.gcs import bucket as gcs_bucket

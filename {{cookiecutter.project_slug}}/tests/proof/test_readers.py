@@ -17,8 +17,8 @@ from google.adk.events.event_actions import EventActions
 
 from {{ cookiecutter.__package }}.sessions import create_session_service
 from {{ cookiecutter.__package }}.sessions.codec import encode_state
+from {{ cookiecutter.__package }}.sessions.commands.transfer import dump, parse
 from {{ cookiecutter.__package }}.sessions.service import PersistentSessionService
-from {{ cookiecutter.__package }}.sessions.transfer import dump, parse
 
 from ..sessions.programs import AGENTS
 from ..sessions.support import APP, SESSION, USER, create, get

@@ -15,9 +15,9 @@ from google.adk.events.event_actions import EventActions
 from google.genai import types
 
 from {{ cookiecutter.__package }}.sessions import create_session_service
-from {{ cookiecutter.__package }}.sessions.cli import sessions
+from {{ cookiecutter.__package }}.sessions.commands.cli import sessions
+from {{ cookiecutter.__package }}.sessions.commands.doctor import doctor
 from {{ cookiecutter.__package }}.sessions.config import APP_NAME
-from {{ cookiecutter.__package }}.sessions.doctor import doctor
 from {{ cookiecutter.__package }}.sessions.environment import PROJECT
 from {{ cookiecutter.__package }}.sessions.service import PersistentSessionService
 from {{ cookiecutter.__package }}.sessions.store import ScopedState

@@ -15,9 +15,9 @@ from google.adk.platform import time as platform_time
 from google.adk.sessions.base_session_service import GetSessionConfig
 
 from {{ cookiecutter.__package }}.sessions import create_session_service
-from {{ cookiecutter.__package }}.sessions.cli import sessions
+from {{ cookiecutter.__package }}.sessions.commands.cli import sessions
+from {{ cookiecutter.__package }}.sessions.commands.doctor import doctor
 from {{ cookiecutter.__package }}.sessions.config import SCHEME
-from {{ cookiecutter.__package }}.sessions.doctor import doctor
 from {{ cookiecutter.__package }}.sessions.errors import (
     ConfigurationError,
     SessionStoreError,

@@ -15,9 +15,9 @@ from google.adk.errors.session_not_found_error import SessionNotFoundError
 from google.adk.sessions.sqlite_session_service import SqliteSessionService
 
 from {{ cookiecutter.__package }}.sessions import create_session_service
-from {{ cookiecutter.__package }}.sessions.cli import sessions
+from {{ cookiecutter.__package }}.sessions.commands.cli import sessions
+from {{ cookiecutter.__package }}.sessions.commands.doctor import doctor
 from {{ cookiecutter.__package }}.sessions.config import SCHEME
-from {{ cookiecutter.__package }}.sessions.doctor import doctor
 from {{ cookiecutter.__package }}.sessions.environment import PROJECT
 from {{ cookiecutter.__package }}.sessions.errors import (
     ConfigurationError,

@@ -17,7 +17,7 @@ import click
 
 from ..sessions.environment import load_environment
 from ..sessions.errors import SessionStoreError
-from ..sessions.terminal import print_anything
+from ..sessions.commands.terminal import print_anything
 from ..settings import APP_NAME, OFFLINE
 
 NAME = "Ada"

@@ -16,11 +16,11 @@ import click
 from click.core import ParameterSource
 
 from . import register
+from .commands.terminal import print_anything
 from .config import AGENT_FOLDER, APP_NAME, BACKEND_TITLE, SCHEMES
 from .environment import load_environment
 from .errors import ConfigurationError
 from .factory import session_uri
-from .terminal import print_anything
 
 ADK_SCHEMES = ("memory", "agentengine", "sqlite", "postgresql", "mysql")
 """ADK's own schemes. A scheme with a `+` is a SQLAlchemy dialect with its driver."""
@@ -87,8 +87,8 @@ def run(arguments: list[str]) -> int:
 
 def own_commands() -> dict[str, click.Command]:
     """Return the commands of this project."""
-    from .cli import sessions
-    from .doctor import doctor
+    from .commands.cli import sessions
+    from .commands.doctor import doctor
 
     return {"sessions": sessions, "doctor": doctor}
 

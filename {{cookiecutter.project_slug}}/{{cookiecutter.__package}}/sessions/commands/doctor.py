@@ -12,10 +12,10 @@ from uuid import uuid4
 
 import click
 
-from . import create_session_service
-from .config import APP_NAME
-from .environment import dotenv_files
-from .errors import SessionStoreError
+from .. import create_session_service
+from ..config import APP_NAME
+from ..environment import dotenv_files
+from ..errors import SessionStoreError
 
 T = TypeVar("T")
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from google.adk.platform import time as platform_time
 from google.adk.sessions.state import State
 
-from .codec import decode_events, decode_state
-from .errors import CorruptSession
-from .service import PersistentSessionService
-from .store import SessionKey
+from ..codec import decode_events, decode_state
+from ..errors import CorruptSession
+from ..service import PersistentSessionService
+from ..store import SessionKey
 from .transfer import set_shared_state
 
 
@@ -55,7 +55,7 @@ async def find_damage(service: PersistentSessionService, app_name: str) -> Repor
 
     Values of users without sessions are not found, because a store cannot list users.
     """
-    warnings, logger = _Warnings(), logging.getLogger(__package__)
+    warnings, logger = _Warnings(), logging.getLogger(__package__.rpartition(".")[0])
     logger.addHandler(warnings)
     try:
         records = await service.store.list(app_name, None, now=platform_time.get_time())

@@ -14,11 +14,11 @@ from google.adk.events.event import Event
 from google.adk.sessions.base_session_service import GetSessionConfig
 from google.adk.sessions.state import State
 
-from .codec import decode_event, decode_state, encode_event, encode_state
-from .errors import SessionStoreError
-from .service import PersistentSessionService
-from .session import PersistentSession
-from .ttl import parse_ttl
+from ..codec import decode_event, decode_state, encode_event, encode_state
+from ..errors import SessionStoreError
+from ..service import PersistentSessionService
+from ..session import PersistentSession
+from ..ttl import parse_ttl
 
 FORMAT = 1
 SHARED = (State.APP_PREFIX, State.USER_PREFIX)

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
 
 import click
 
-from . import create_session_service
-from .config import APP_NAME
-from .errors import CorruptSession, SessionStoreError
+from .. import create_session_service
+from ..config import APP_NAME
+from ..errors import CorruptSession, SessionStoreError
 from .terminal import print_table, printable, time_left
 
 if TYPE_CHECKING:
     from google.adk.events.event import Event
 
-    from .service import PersistentSessionService
-    from .session import PersistentSession
+    from ..service import PersistentSessionService
+    from ..session import PersistentSession
 
 T = TypeVar("T")
 
@@ -236,7 +236,7 @@ async def list_sessions(
     service: "PersistentSessionService", app: str, user: str | None
 ) -> "list[PersistentSession]":
     """Return the sessions of an app or of one of its users, without events."""
-    from .session import PersistentSession
+    from ..session import PersistentSession
 
     listed = await service.list_sessions(app_name=app, user_id=user)
     return [session for session in listed.sessions if isinstance(session, PersistentSession)]

@@ -9,8 +9,8 @@ from typing import Any, Literal
 from google.adk.sessions.state import State
 from google.adk.tools.tool_context import ToolContext
 
-from .sessions.config import BACKEND_TITLE, SCHEME
 from .sessions.commands.terminal import time_left
+from .sessions.config import BACKEND_TITLE, SCHEME
 
 Scope = Literal["session", "user", "app"]
 

@@ -150,13 +150,15 @@ def test_show_needs_a_user_if_two_share_the_id(run: Run, uri: str) -> None:
 def test_import_restores_exported_sessions(run: Run, tmp_path: Path) -> None:
     before = json.loads(run("show", "talk", "--json").stdout)
     exported = run("export", "--all").stdout
-    assert len(exported.splitlines()) == 3
     file = tmp_path / "sessions.jsonl"
     file.write_text(exported, encoding="utf-8")
     assert run("delete", "--yes", "talk", "empty", "other").exit_code == 0
 
-    result = run("import", str(file))
-    assert (result.exit_code, result.stderr) == (0, "Imported 3 sessions.\n")
+    result = run("import", "--verify", str(file))
+    assert (result.exit_code, result.stderr) == (
+        0,
+        "Copied 3 sessions, skipped 0 that were there already.\n",
+    )
 
     assert json.loads(run("show", "talk", "--json").stdout) == before
     assert [event["id"] for event in before["events"]] == ["event-1", "event-2", "event-3"]
@@ -165,53 +167,82 @@ def test_import_restores_exported_sessions(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("stored")
-def test_import_restores_the_latest_user_state(run: Run, uri: str) -> None:
-    async def rename() -> None:
-        async with create_session_service(uri) as service:
-            await create(service, "ada", "later", state={"user:name": "Countess Ada"})
-
-    asyncio.run(rename())
-    exported = run("export", "talk").stdout
-    run("delete", "--yes", "talk")
+def test_export_has_the_state_of_users_without_sessions(run: Run) -> None:
+    run("delete", "--yes", "talk", "empty")
+    exported = run("export", "--all").stdout
+    assert run("erase", "--yes", "--user", "ada").exit_code == 0
     assert run("import", "-", input=exported).exit_code == 0
-    state = json.loads(run("show", "talk", "--json").stdout)["state"]
-    assert state["user:name"] == "Countess Ada"
+    assert '"shared": {"name": "Ada"}' in run("export", "--all").stdout
 
 
 @pytest.mark.usefixtures("stored")
-def test_import_is_all_or_nothing(run: Run) -> None:
+def test_import_finishes_what_was_interrupted(run: Run) -> None:
     exported = run("export", "talk").stdout
+    before = json.loads(run("show", "talk", "--json").stdout)
+    shared, session = exported.splitlines()
+    run("delete", "--yes", "talk")
+    half = json.loads(session)
+    del half["events"][2:]
+    run("import", "-", input=json.dumps(half))
+
+    result = run("import", "-", "--verify", input=exported)
+    assert result.stderr == "Copied 1 session, skipped 0 that were there already.\n"
+    assert json.loads(run("show", "talk", "--json").stdout) == before
+    result = run("import", "-", input=exported)
+    assert result.stderr == "Copied 0 sessions, skipped 1 that were there already.\n"
+
+
+@pytest.mark.usefixtures("stored")
+def test_import_never_overwrites_another_session(run: Run) -> None:
+    exported = run("export", "talk").stdout.replace("message 3", "another message")
+    before = run("show", "talk", "--json").stdout
     result = run("import", "-", input=exported)
     assert result.exit_code == 1
     assert "session 'talk' of user 'ada'" in result.stderr
-    assert "is there already: delete it first." in result.stderr
+    assert "the target has another session with this id" in result.stderr
+    assert run("show", "talk", "--json").stdout == before
 
-    renamed = exported.replace('"talk"', '"copy"')
-    result = run("import", "-", input=renamed + renamed)
-    assert result.exit_code == 1
-    assert result.stderr == "Error: Nothing was imported: Session with id copy already exists.\n"
-    assert run("show", "copy").exit_code == 1
+
+@pytest.mark.usefixtures("stored")
+def test_import_takes_the_files_of_adk(run: Run, uri: str) -> None:
+    before = json.loads(run("show", "talk", "--json").stdout)
+
+    async def saved() -> tuple[str, str]:
+        async with create_session_service(uri) as service:
+            talk = await service.get_session(app_name=APP_NAME, user_id="ada", session_id="talk")
+            assert talk is not None
+            by_run = talk.model_dump_json(indent=2, exclude_none=True, by_alias=True)
+            return by_run, json.dumps(talk.model_dump(mode="json", by_alias=True))
+
+    for text in asyncio.run(saved()):
+        run("erase", "--yes", "--user", "ada")
+        result = run("import", "-", "--ttl", "7d", input=text)
+        assert result.stderr == "Copied 1 session, skipped 0 that were there already.\n"
+        after = json.loads(run("show", "talk", "--json").stdout)
+        assert after["events"][:2] == before["events"][:2]
+        assert after["state"]["user:name"] == "Ada"
 
 
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        ("not JSON", "it is not an exported session"),
-        ("[1, 2]", "it is not an exported session of format 1"),
+        ("not JSON", "Expecting value"),
+        ("[1, 2]", "it is not an exported session"),
         ('{"format": 2}', "it is not an exported session of format 1"),
         ('{"format": 1, "app": "a", "user": "u"}', "'id' is missing"),
         ('{"format": 1, "app": "a", "user": "u", "id": 7}', "are not all texts"),
         (
-            '{"format": 1, "app": "a", "user": "u", "id": "i", "ttl": "soon", "state": {}}',
+            '{"format": 1, "app": "a", "user": "u", "id": "i", "updated": 1, "ttl": "soon", "state": {},'
+            ' "events": []}',
             "ttl 'soon' is not a time to live",
         ),
         (
-            '{"format": 1, "app": "a", "user": "u", "id": "i", "ttl": 0, "state": {},'
+            '{"format": 1, "app": "a", "user": "u", "id": "i", "updated": 1, "ttl": 0, "state": {},'
             ' "events": [{"timestamp": "x"}]}',
             "event cannot be read",
         ),
         (
-            '{"format": 1, "app": "a", "user": "u", "id": "i", "ttl": 0, "state": {},'
+            '{"format": 1, "app": "a", "user": "u", "id": "i", "updated": 1, "ttl": 0, "state": {},'
             ' "events": [{"content": {"\\u001b[2J\\u2028": 1}}]}',
             "\\x1b[2J",
         ),
@@ -240,6 +271,28 @@ def test_delete_is_all_or_nothing(run: Run) -> None:
     assert result.exit_code == 1
     assert "There is no session 'nowhere'" in result.stderr
     assert run("show", "talk").exit_code == 0
+
+
+@pytest.mark.usefixtures("stored")
+def test_erase_removes_a_user_and_nobody_else(run: Run) -> None:
+    result = run("erase", "--user", "ada", input="n\n")
+    assert "Erase user 'ada' in app" in result.stderr
+    assert "(2 sessions, 1 value of state, and what has expired)" in result.stderr
+    assert result.stderr.endswith("Error: Nothing was erased.\n")
+    result = run("erase", "--user", "ada", input="y\n")
+    assert result.stderr.endswith(
+        f"Erased user 'ada' in app {APP_NAME!r}: 2 sessions, 1 value of state.\n"
+    )
+    (left,) = map(json.loads, run("export", "--all").stdout.splitlines())
+    assert left["user"] == "grace"
+
+
+@pytest.mark.usefixtures("damaged")
+def test_erase_removes_an_app(run: Run) -> None:
+    assert run("erase", "--yes").exit_code == 2
+    assert run("erase", "--yes", "--app", APP_NAME).exit_code == 0
+    assert run("export", "--all").stdout == ""
+    assert run("check").exit_code == 0
 
 
 @pytest.mark.usefixtures("stored")
@@ -290,7 +343,9 @@ def test_session_that_cannot_be_read_can_be_deleted(run: Run) -> None:
     assert "session empty" not in run("check").stdout
 
 
-@pytest.mark.parametrize("command", [["list"], ["show", "x"], ["export", "--all"], ["check"]])
+@pytest.mark.parametrize(
+    "command", [["list"], ["show", "x"], ["export", "--all"], ["check"], ["erase", "--user", "x"]]
+)
 def test_reading_commands_create_nothing(run: Run, uri: str, command: list[str]) -> None:
     async def missing() -> str | None:
         async with create_session_service(uri) as service:

@@ -15,9 +15,9 @@ from uuid import uuid4
 
 import click
 
+from ..sessions.commands.terminal import print_anything
 from ..sessions.environment import load_environment
 from ..sessions.errors import SessionStoreError
-from ..sessions.commands.terminal import print_anything
 from ..settings import APP_NAME, OFFLINE
 
 NAME = "Ada"

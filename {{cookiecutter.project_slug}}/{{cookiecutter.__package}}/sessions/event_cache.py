@@ -77,6 +77,13 @@ class EventCache:
         with self._lock:
             self._drop(key)
 
+    def drop_user(self, app_name: str, user_id: str) -> None:
+        """Drop the logs of a user."""
+        with self._lock:
+            for key in [*self._logs]:
+                if (key.app_name, key.user_id) == (app_name, user_id):
+                    self._drop(key)
+
     def clear(self) -> None:
         """Drop all logs."""
         with self._lock:

@@ -231,6 +231,18 @@ class PersistentSessionService(BaseSessionService):
         key = _key(app_name, user_id, "")
         return _decode_shared(key, await self.store.user_state(app_name, user_id))
 
+    async def erase(self, *, app_name: str, user_id: str | None) -> int:
+        """Remove all that is stored of a user, and return the number of sessions. State of the app stays.
+
+        Without a user, remove the state of the app alone. Other processes may keep decoded events in memory until
+        they read the session again, or need the memory.
+        """
+        _key(app_name, user_id or "", "")
+        self._cache.drop_user(app_name, user_id or "")
+        if user_id is not None:
+            await self.store.erase(LEASES + app_name, user_id)
+        return await self.store.erase(app_name, user_id)
+
     async def append_event(self, session: Session, event: Event) -> Event:
         """Store an event with its state changes, then bring the caller's session up to date.
 

@@ -13,7 +13,7 @@ service above it (`service.py`) knows ADK and no database. Every store follows t
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
@@ -199,6 +199,22 @@ class SessionStore(ABC):
     @abstractmethod
     async def user_state(self, app_name: str, user_id: str) -> Mapping[str, bytes]:
         """Return the state that all sessions of the user share."""
+
+    @abstractmethod
+    async def app_state(self, app_name: str) -> Mapping[str, bytes]:
+        """Return the state that all sessions of the app share."""
+
+    @abstractmethod
+    def users(self, app_name: str) -> AsyncIterator[str]:
+        """Yield each user who has sessions, live or expired, or state in the app, at least once, in any order."""
+
+    @abstractmethod
+    async def erase(self, app_name: str, user_id: str | None) -> int:
+        """Remove all that is stored of a user, and return the number of sessions.
+
+        These are its sessions, live or expired, with what waits to be cleaned up, its state, and all copies. Without
+        a user, only the state of the app is removed. Writes of the user that are under way may survive.
+        """
 
     @abstractmethod
     async def ping(self) -> None:

@@ -6,7 +6,7 @@ https://opentelemetry.io/docs/specs/semconv/database/. No attribute holds an id,
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Self
 
@@ -132,6 +132,18 @@ class TracedStore(SessionStore):
     async def release(self, key: SessionKey, *, holder: str) -> None:
         with self._observed("release"):
             await self.inner.release(key, holder=holder)
+    async def app_state(self, app_name: str) -> Mapping[str, bytes]:
+        with self._observed("app_state"):
+            return await self.inner.app_state(app_name)
+
+    @override
+    def users(self, app_name: str) -> AsyncIterator[str]:
+        return self.inner.users(app_name)
+
+    @override
+    async def erase(self, app_name: str, user_id: str | None) -> int:
+        with self._observed("erase"):
+            return await self.inner.erase(app_name, user_id)
 
     @override
     async def ping(self) -> None:

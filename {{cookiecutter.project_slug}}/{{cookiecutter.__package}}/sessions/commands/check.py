@@ -4,13 +4,13 @@ A broken disk, another program or a newer version may damage records. Everything
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from google.adk.platform import time as platform_time
 from google.adk.sessions.state import State
 
-from ..codec import decode_events, decode_state
+from ..codec import decode_events, decode_state, encode_state
 from ..errors import CorruptSession
 from ..service import PersistentSessionService
 from ..store import SessionKey
@@ -21,10 +21,12 @@ from .transfer import set_shared_state
 class Damage:
     """A session or a shared value that cannot be read."""
 
-    key: SessionKey
-    """The session, or one of those that share the value."""
+    app_name: str
+    user_id: str | None
+    """None for a value of the app."""
+    session_id: str | None
     state_key: str | None
-    """The key of the value, such as `user:name`. None if it is the session."""
+    """The key of a value, such as `user:name`. None if it is the session."""
     problem: str
 
 
@@ -51,43 +53,45 @@ class _Warnings(logging.Handler):
 
 
 async def find_damage(service: PersistentSessionService, app_name: str) -> Report:
-    """Read all sessions of an app.
-
-    Values of users without sessions are not found, because a store cannot list users.
-    """
+    """Read all sessions of an app and all shared state, user by user."""
     warnings, logger = _Warnings(), logging.getLogger(__package__.rpartition(".")[0])
     logger.addHandler(warnings)
+    store, sessions, found = service.store, 0, list[Damage]()
     try:
-        records = await service.store.list(app_name, None, now=platform_time.get_time())
+        found += _damaged_values(app_name, None, await store.app_state(app_name))
+        async for user_id in store.users(app_name):
+            found += _damaged_values(app_name, user_id, await store.user_state(app_name, user_id))
+            for record in await store.list(app_name, user_id, now=platform_time.get_time()):
+                sessions += 1
+                key = record.head.key
+                if problem := await _problem_of(service, key):
+                    found.append(Damage(app_name, user_id, key.session_id, None, problem))
     finally:
         logger.removeHandler(warnings)
-    found = []
-    shared = {}
-    for record in records:
-        key = record.head.key
-        if problem := await _problem_of(service, key):
-            found.append(Damage(key, None, problem))
-        shared[State.APP_PREFIX, ""] = key, record.state.app
-        shared[State.USER_PREFIX, key.user_id] = key, record.state.user
-    for (prefix, _), (key, values) in shared.items():
-        for name, data in values.items():
-            try:
-                decode_state({name: data}, prefix=prefix)
-            except CorruptSession as error:
-                found.append(Damage(key, prefix + name, str(error)))
-    return Report(len(records), found, warnings.messages)
+    return Report(sessions, found, list(dict.fromkeys(warnings.messages)))
+
+
+def _damaged_values(
+    app_name: str, user_id: str | None, state: Mapping[str, bytes]
+) -> Iterator[Damage]:
+    prefix = State.APP_PREFIX if user_id is None else State.USER_PREFIX
+    for name, data in state.items():
+        try:
+            decode_state({name: data}, prefix=prefix)
+        except CorruptSession as error:
+            yield Damage(app_name, user_id, None, prefix + name, str(error))
 
 
 async def remove_damage(service: PersistentSessionService, damaged: Iterable[Damage]) -> None:
     """Delete damaged sessions, unless they can be read by now, and set damaged values to None."""
     for damage in damaged:
-        key = damage.key
-        app_name, user_id = key.app_name, key.user_id
+        app_name, user_id, session_id = damage.app_name, damage.user_id, damage.session_id
         if damage.state_key:
-            await set_shared_state(service, app_name, user_id, {damage.state_key: None})
-        elif await _problem_of(service, key):
+            none = encode_state({damage.state_key.partition(":")[2]: None})
+            await set_shared_state(service.store, app_name, user_id, none)
+        elif await _problem_of(service, SessionKey(app_name, user_id or "", session_id or "")):
             await service.delete_session(
-                app_name=app_name, user_id=user_id, session_id=key.session_id
+                app_name=app_name, user_id=user_id or "", session_id=session_id or ""
             )
 
 

@@ -1,11 +1,11 @@
-"""`sessions init | list | show | export | import | delete | check`: manage stored sessions.
+"""`sessions init | list | show | export | import | copy | delete | erase | check`: manage stored sessions.
 
 This works on every backend.
 """
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
@@ -15,13 +15,14 @@ import click
 from .. import create_session_service
 from ..config import APP_NAME
 from ..errors import CorruptSession, SessionStoreError
-from .terminal import print_table, printable, time_left
+from .terminal import Progress, print_table, printable, time_left
 
 if TYPE_CHECKING:
     from google.adk.events.event import Event
 
     from ..service import PersistentSessionService
     from ..session import PersistentSession
+    from .transfer import Record
 
 T = TypeVar("T")
 
@@ -32,12 +33,17 @@ app_option = click.option(
     "--app", default=APP_NAME, show_default=True, help="Name of the app whose sessions are meant."
 )
 user_option = click.option("--user", help="Only sessions of this user.")
+ttl_option = click.option("--ttl", help="Time to live of all sessions, instead of their own.")
+verify_option = click.option(
+    "--verify", is_flag=True, help="Read what was written again, and compare it."
+)
+yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.group()
 def sessions() -> None:
-    """List, show, export, import, delete and check sessions."""
+    """List, show, export, import, copy, delete, erase and check sessions."""
 
 
 @sessions.command()
@@ -91,9 +97,7 @@ def show(uri: str | None, app: str, user: str | None, session_id: str, as_json: 
     """Show a session: its state and what was said."""
     session = run(uri, lambda service: find(service, app, user, session_id))
     if as_json:
-        from .transfer import dump
-
-        click.echo(json.dumps(dump(session), indent=2))
+        click.echo(json.dumps(as_data(session), indent=2))
         return
     click.echo(f"Session {printable(session.id)} of user {printable(session.user_id)}")
     click.echo(f"{session.revision} events, expires in: {time_left(session.expires_at)}\n")
@@ -114,42 +118,63 @@ def show(uri: str | None, app: str, user: str | None, session_id: str, as_json: 
 def export(
     uri: str | None, app: str, user: str | None, session_ids: tuple[str, ...], everything: bool
 ) -> None:
-    """Write sessions to standard output, one line of JSON each: `export --all > sessions.jsonl`."""
+    """Write sessions to standard output, one line of JSON each: `export --all > sessions.jsonl`.
+
+    The state that sessions share has lines of its own.
+    """
     if bool(session_ids) == everything:
         raise click.UsageError("Name the sessions to export, or give --all.")
     failed = run(uri, lambda service: export_lines(service, app, user, session_ids))
     if failed:
-        raise click.ClickException(f"{failed} of the sessions could not be exported.")
+        raise click.ClickException(f"{failed} of the records could not be exported.")
 
 
 @sessions.command("import")
 @click.argument("file", type=click.File(encoding="utf-8"))
+@ttl_option
+@verify_option
 @uri_option
-def import_command(uri: str | None, file: TextIO) -> None:
-    """Create the sessions that `export` wrote to FILE (`-` for standard input): all, or none.
+def import_command(uri: str | None, file: TextIO, ttl: str | None, verify: bool) -> None:
+    """Write the sessions and the state in FILE (`-` for standard input) to the store.
 
-    What is there already is never overwritten. State of users and of the app (`user:`, `app:`) is
-    set to what it was when the sessions were exported.
+    FILE is from `export`, from the button of `adk web`, or from `adk run --save_session`. Sessions that are there
+    already are skipped, and half-written ones are finished, so an interrupted import can be repeated.
     """
-    from .transfer import TransferError, parse, restore
+    from .transfer import read_lines
 
-    found = []
+    write(uri, lambda: read_lines(file, file.name), ttl, verify)
+
+
+@sessions.command()
+@click.option(
+    "--from", "source", required=True, metavar="URI", help="Where sessions are copied from."
+)
+@click.option("--to", "uri", metavar="URI", help="Where to, instead of the configured store.")
+@user_option
+@app_option
+@ttl_option
+@verify_option
+def copy(
+    source: str, uri: str | None, app: str, user: str | None, ttl: str | None, verify: bool
+) -> None:
+    """Copy sessions and state from another session service.
+
+    The source is one of this project, a session URI of ADK (sqlite:///file.db, postgresql+asyncpg://…,
+    agentengine://…), or a service that ADK ships as a class: adk+redis://host:6379/0?key_prefix=…,
+    adk+mongodb://host/database, adk+firestore://project/database. An interrupted copy can be repeated.
+    """
+    from .sources import open_source
+
     try:
-        for number, line in enumerate(file.readlines(), 1):
-            try:
-                found += [parse(line)] if line.strip() else []
-            except TransferError as error:
-                where, problem = f"Line {number} of {file.name}", printable(error)
-                raise click.ClickException(f"{where} cannot be imported: {problem}.") from error
-    except UnicodeDecodeError as error:
-        raise click.ClickException(f"{file.name} is not a text in UTF-8.") from error
-    run(uri, lambda service: restore(service, found), reads=False)
-    click.echo(f"Imported {pluralize(len(found))}.", err=True)
+        records = open_source(source, app, user)
+    except SessionStoreError as error:
+        raise click.ClickException(printable(error)) from error
+    write(uri, records, ttl, verify)
 
 
 @sessions.command()
 @click.argument("session_ids", nargs=-1, required=True, metavar="SESSION_ID...")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@yes_option
 @user_option
 @app_option
 @uri_option
@@ -173,15 +198,43 @@ def delete(
 
 
 @sessions.command()
+@yes_option
+@click.option("--user", help="The user to erase.")
+@click.option("--app", help="The app of the user, or the app to erase with all its users.")
+@uri_option
+def erase(uri: str | None, app: str | None, user: str | None, yes: bool) -> None:
+    """Remove all that is stored of a user: sessions, live or expired, and state.
+
+    `--app` without `--user` removes all users of an app, and its state. The README says what the database itself
+    keeps for its recovery, and for how long.
+    """
+    if user is None and app is None:
+        raise click.UsageError("Name the user to erase with --user, or a whole app with --app.")
+    name = APP_NAME if app is None else app
+    what = f"user {user!r} in app {name!r}" if user is not None else f"app {name!r}"
+    users, sessions, values = run(uri, lambda service: count(service, name, user))
+    counted = f"{pluralize(sessions)}, {pluralize(values, 'value')} of state"
+    if user is None:
+        counted = f"{pluralize(users, 'user')}, {counted}"
+    question = f"Erase {printable(what)} for good ({counted}, and what has expired)?"
+    if not yes and not click.confirm(question, err=True):
+        raise click.ClickException("Nothing was erased.")
+    removed = run(uri, lambda service: erase_all(service, name, user))
+    click.echo(
+        f"Erased {printable(what)}: {pluralize(removed)}, {pluralize(values, 'value')} of state.",
+        err=True,
+    )
+
+
+@sessions.command()
 @click.option("--remove", is_flag=True, help="Remove what is damaged.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@yes_option
 @app_option
 @uri_option
 def check(uri: str | None, app: str, remove: bool, yes: bool) -> None:
     """Show the sessions, and the values of `user:` and `app:` state, that cannot be read.
 
-    --remove deletes these sessions and sets these values to null. Values are found if their user, or the
-    app, has a session. Exit status 1 says that something is damaged.
+    --remove deletes these sessions and sets these values to null. Exit status 1 says that something is damaged.
     """
     from .check import find_damage, remove_damage
 
@@ -192,9 +245,8 @@ def check(uri: str | None, app: str, remove: bool, yes: bool) -> None:
         return
     rows = [("unlisted", "", text) for text in report.omitted]
     for damage in damaged:
-        of_user = not (damage.state_key or "").startswith("app:")
-        what = damage.state_key or f"session {damage.key.session_id}"
-        rows.append((what, damage.key.user_id if of_user else "", damage.problem))
+        what = damage.state_key or f"session {damage.session_id}"
+        rows.append((what, damage.user_id or "", damage.problem))
     print_table(("DAMAGED", "USER", "PROBLEM"), rows)
     records = f"{len(rows)} damaged record{'' if len(rows) == 1 else 's'}"
     if not remove:
@@ -281,24 +333,105 @@ def no_session(app: str, session_id: str) -> NoReturn:
 async def export_lines(
     service: "PersistentSessionService", app: str, user: str | None, session_ids: Sequence[str]
 ) -> int:
-    """Print sessions as lines of JSON, all of them if no id is given; return how many could not be.
+    """Print records as lines of JSON, all of them if no id is given; return how many could not be.
 
-    A session that is damaged does not keep the others from being saved.
+    A record that is damaged does not keep the others from being saved.
     """
-    from .transfer import dump
+    from ..store import SessionKey
+    from .sources import reader, shared_state, stored
+    from .transfer import Found, Shared, Unreadable, shared_line, to_line
+
+    async def chosen() -> "AsyncIterator[Record]":
+        owners = [await owner_of(service, app, user, session_id) for session_id in session_ids]
+        for owner in (None, *dict.fromkeys(owners)):
+            for record in await shared_state(service.store, app, owner):
+                yield record
+        for owner, session_id in zip(owners, session_ids, strict=True):
+            key = SessionKey(app, owner, session_id)
+            yield Found(key, reader(service.store, key))
 
     failed = 0
-    if session_ids:
-        wanted = [(user, session_id) for session_id in session_ids]
-    else:
-        wanted = [(s.user_id, s.id) for s in await list_sessions(service, app, user)]
-    for owner, session_id in wanted:
+    async for record in chosen() if session_ids else stored(service.store, app, user):
         try:
-            click.echo(json.dumps(dump(await find(service, app, owner, session_id))))
+            if isinstance(record, Shared):
+                click.echo(shared_line(record))
+            elif isinstance(record, Unreadable):
+                raise CorruptSession(f"{record.name}: {record.problem}")
+            elif content := await record.read():
+                click.echo(to_line(record.key, content))
+            elif session_ids:
+                no_session(app, record.key.session_id)
         except (SessionStoreError, click.ClickException) as error:
             click.echo(f"Error: {printable(error)}", err=True)
             failed += 1
     return failed
+
+
+def write(
+    uri: str | None, records: "Callable[[], AsyncIterator[Record]]", ttl: str | None, verify: bool
+) -> None:
+    """Write records to the store of a URI, show the progress and the result."""
+    from ..ttl import parse_ttl
+    from .transfer import Counts, Target
+
+    async def work(service: "PersistentSessionService") -> "Counts":
+        seconds = None if ttl is None else parse_ttl(ttl)
+        target = Target(service.store, default_ttl=service.ttl, ttl=seconds, verify=verify)
+        with Progress() as progress:
+            return await target.write(records(), lambda counts: progress.show(counts.sessions))
+
+    counts = run(uri, work, reads=False)
+    for problem in counts.problems:
+        click.echo(f"Error: {printable(problem)}", err=True)
+    click.echo(
+        f"Copied {pluralize(counts.copied)}, skipped {counts.skipped} that were there already.",
+        err=True,
+    )
+    if counts.problems:
+        raise click.ClickException(
+            f"{pluralize(len(counts.problems), 'record')} could not be read or written."
+        )
+
+
+async def count(
+    service: "PersistentSessionService", app: str, user: str | None
+) -> tuple[int, int, int]:
+    """Return the numbers of users, live sessions and values of state."""
+    store, sessions, values = service.store, 0, 0
+    users = {user} if user is not None else {each async for each in store.users(app)}
+    if user is None:
+        values += len(await store.app_state(app))
+    for each in users:
+        sessions += len(await list_sessions(service, app, each))
+        values += len(await store.user_state(app, each))
+    return len(users), sessions, values
+
+
+async def erase_all(service: "PersistentSessionService", app: str, user: str | None) -> int:
+    """Erase a user, or all users of an app and its state. Return the number of sessions."""
+    if user is not None:
+        return await service.erase(app_name=app, user_id=user)
+    removed = 0
+    for each in {each async for each in service.store.users(app)}:
+        removed += await service.erase(app_name=app, user_id=each)
+    await service.erase(app_name=app, user_id=None)
+    return removed
+
+
+def as_data(session: "PersistentSession") -> dict[str, Any]:
+    """Return what `show --json` says of a session."""
+    from ..codec import encode_state
+    from .transfer import encode
+
+    return {
+        "app": session.app_name,
+        "user": session.user_id,
+        "id": session.id,
+        "ttl": session.ttl,
+        "last_update_time": session.last_update_time,
+        "state": {key: json.loads(data) for key, data in encode_state(session.state).items()},
+        "events": [json.loads(encode(event)) for event in session.events],
+    }
 
 
 def summary(session: "PersistentSession") -> dict[str, Any]:
@@ -340,6 +473,6 @@ def timestamp(seconds: float) -> str:
         return str(seconds)
 
 
-def pluralize(number: int) -> str:
+def pluralize(number: int, what: str = "session") -> str:
     """Return `1 session`, `2 sessions`."""
-    return f"{number} session{'' if number == 1 else 's'}"
+    return f"{number} {what}{'' if number == 1 else 's'}"

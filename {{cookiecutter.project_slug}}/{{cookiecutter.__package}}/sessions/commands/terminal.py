@@ -7,6 +7,9 @@ from collections.abc import Iterable, Sequence
 
 import click
 
+PROGRESS_EVERY = {True: 0.2, False: 10.0}
+"""Seconds between two counts, on a terminal and elsewhere."""
+
 
 def print_anything() -> None:
     """Escape letters that an output stream lacks. Pipes on Windows lack most."""
@@ -35,6 +38,29 @@ def time_left(expires_at: float | None) -> str:
         if count:
             parts.append(f"{count}{unit}")
     return " ".join(parts[:2]) or "0s"
+
+
+class Progress:
+    """Shows on a terminal how many sessions are done, or a line now and then elsewhere."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._next = time.monotonic() + PROGRESS_EVERY[self._terminal]
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._terminal:
+            click.echo("\r\x1b[K", nl=False, err=True)
+
+    def show(self, sessions: int) -> None:
+        """Show the number, unless one was shown a moment ago."""
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + PROGRESS_EVERY[self._terminal]
+        start = "\r" if self._terminal else ""
+        click.echo(f"{start}{sessions} sessions so far", nl=not self._terminal, err=True)
 
 
 def print_table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -1,172 +1,399 @@
-"""Exports and imports sessions as lines of JSON, for backups and for other databases.
+"""Copies sessions and shared state between any two of: a session service, a store of ours, lines of JSON.
 
-A line is one session: its ids, its state, and its events with their ids and times. Only the contract of
-session services is used, so a session can move from any backend to any other.
+A source (`sources.py`, or `read_lines`) yields records. `Target` writes them to a store, and `to_line` to a file. A
+session is written event by event, with its ids and times. What the target has already is compared and skipped, so
+an interrupted copy is finished by running it again.
 """
 
+import asyncio
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
-from uuid import uuid4
 
 from google.adk.events.event import Event
-from google.adk.sessions.base_session_service import GetSessionConfig
+from google.adk.platform import time as platform_time
+from google.adk.sessions.session import Session
 from google.adk.sessions.state import State
 
 from ..codec import decode_event, decode_state, encode_event, encode_state
-from ..errors import SessionStoreError
-from ..service import PersistentSessionService
-from ..session import PersistentSession
+from ..errors import CorruptSession, RefusedValue, SessionStoreError
+from ..store import (
+    AlreadyExists,
+    NotFound,
+    ScopedState,
+    SessionKey,
+    SessionStore,
+    Stale,
+    StoredEvent,
+)
 from ..ttl import parse_ttl
 
 FORMAT = 1
-SHARED = (State.APP_PREFIX, State.USER_PREFIX)
+AT_ONCE = 16
+"""Sessions that are written at the same time."""
+PASSING_TTL = 60
+"""Seconds after which a session that only carries shared state expires if it could not be deleted."""
+ATTEMPTS = 5
 
 
 class TransferError(SessionStoreError):
-    """The line is not an exported session, or the session already exists."""
+    """The line is not an exported session or state."""
 
 
 @dataclass(frozen=True, slots=True)
-class Exported:
-    """The session of a line."""
+class Shared:
+    """The state of a user, or of the app if there is no user. Values are encoded, and keys have no prefix."""
 
     app_name: str
-    user_id: str
-    session_id: str
-    ttl: int
-    state: dict[str, Any]
-    events: list[Event]
-
-    def __str__(self) -> str:
-        return f"session {self.session_id!r} of user {self.user_id!r} in app {self.app_name!r}"
+    user_id: str | None
+    state: Mapping[str, bytes]
 
 
-def dump(session: PersistentSession) -> dict[str, Any]:
-    """Return a session as JSON data."""
-    return {
-        "format": FORMAT,
-        "app": session.app_name,
-        "user": session.user_id,
-        "id": session.id,
-        "ttl": session.ttl,
-        "state": {key: json.loads(data) for key, data in encode_state(session.state).items()},
-        "events": [
-            json.loads(encode_event(event, event.actions.state_delta)) for event in session.events
-        ],
-    }
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A session without what it shares."""
+
+    updated_at: float
+    ttl: int | None
+    """None if the source has no times to live."""
+    state: Mapping[str, bytes]
+    events: Sequence[StoredEvent]
 
 
-def parse(line: str) -> Exported:
-    """Return the session of a line.
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A session of a source. Its content is read when it is needed."""
+
+    key: SessionKey
+    read: Callable[[], Awaitable[Content | None]]
+    """Returns None if the session is gone. Raises SessionStoreError or ValueError if it is unreadable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A record that cannot be read."""
+
+    name: str
+    problem: str
+
+
+Record = Shared | Found | Unreadable
+
+
+def name_of(key: SessionKey) -> str:
+    """Return how messages call a session."""
+    return f"session {key.session_id!r} of user {key.user_id!r} in app {key.app_name!r}"
+
+
+def from_adk(session: Session, *, ttl: int | None = None) -> tuple[list[Shared], Content]:
+    """Return what a Session of ADK holds: shared state, and its own.
 
     Raises:
-        TransferError: the line is not an exported session.
+        RefusedValue: a value or an event cannot be stored.
     """
+    scopes: dict[str | None, dict[str, Any]] = {State.APP_PREFIX: {}, State.USER_PREFIX: {}}
+    own: dict[str, Any] = {}
+    for name, value in session.state.items():
+        prefix, separator, rest = name.partition(":")
+        scope = scopes.get(prefix + separator)
+        if scope is not None:
+            scope[rest] = value
+        elif prefix + separator != State.TEMP_PREFIX:
+            own[name] = value
+    shared = [
+        Shared(session.app_name, user_id, encode_state(scopes[prefix]))
+        for prefix, user_id in ((State.APP_PREFIX, None), (State.USER_PREFIX, session.user_id))
+        if scopes[prefix]
+    ]
+    events = [
+        StoredEvent(number, event.timestamp, encode(event))
+        for number, event in enumerate(session.events, 1)
+    ]
+    return shared, Content(session.last_update_time, ttl, encode_state(own), events)
+
+
+def encode(event: Event) -> bytes:
+    """Return the bytes of an event as the service stores them."""
+    delta = event.actions.state_delta.items()
+    return encode_event(event, {k: v for k, v in delta if not k.startswith(State.TEMP_PREFIX)})
+
+
+# Lines of JSON.
+
+
+def to_line(key: SessionKey, content: Content) -> str:
+    """Return a session as a line."""
+    return json.dumps(
+        {
+            "format": FORMAT,
+            "app": key.app_name,
+            "user": key.user_id,
+            "id": key.session_id,
+            "updated": content.updated_at,
+            "ttl": content.ttl,
+            "state": _plain(content.state),
+            "events": [json.loads(event.data) for event in content.events],
+        }
+    )
+
+
+def shared_line(shared: Shared) -> str:
+    """Return shared state as a line."""
+    names = {"format": FORMAT, "app": shared.app_name, "user": shared.user_id}
+    return json.dumps(names | {"shared": _plain(shared.state)})
+
+
+async def read_lines(lines: Iterable[str], name: str) -> AsyncIterator[Record]:
+    """Yield the records of exported lines, or of one Session as ADK writes it to a file.
+
+    Raises:
+        TransferError: a line is neither. The message has its number and the name of the file.
+    """
+    number, remaining = 0, iter(lines)
     try:
-        data = json.loads(line)
-        if not isinstance(data, dict) or data.get("format") != FORMAT:
-            raise TransferError(f"it is not an exported session of format {FORMAT}")
-        names = [data[name] for name in ("app", "user", "id")]
-        if not all(isinstance(name, str) for name in names):
-            raise TransferError("app, user and id are not all texts")
-        state = {key: json.dumps(value).encode() for key, value in data["state"].items()}
-        return Exported(
-            app_name=names[0],
-            user_id=names[1],
-            session_id=names[2],
-            ttl=parse_ttl(data["ttl"]),
-            state=decode_state(state),
-            events=[decode_event(json.dumps(event).encode()) for event in data["events"]],
-        )
-    except SessionStoreError as error:
-        raise TransferError(str(error)) from error
-    except KeyError as error:
-        raise TransferError(f"{error} is missing") from error
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        for number, line in enumerate(remaining, 1):  # noqa: B007
+            if line.strip():
+                for record in parse(_load(line, remaining)):
+                    yield record
+    except UnicodeDecodeError as error:
+        raise TransferError(f"{name} is not a text in UTF-8.") from error
+    except (SessionStoreError, LookupError, ValueError, TypeError, AttributeError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise TransferError(
-            f"it is not an exported session ({str(error).partition(chr(10))[0]})"
+            f"Line {number} of {name} cannot be imported: {reason.partition(chr(10))[0]}."
         ) from error
+    except RecursionError as error:
+        raise TransferError(f"Line {number} of {name} is nested too deeply.") from error
 
 
-async def restore(service: PersistentSessionService, sessions: Sequence[Exported]) -> None:
-    """Create the sessions with their events: all of them, or none.
+def parse(data: Any) -> list[Record]:
+    """Return the records of the data of a line, or of a Session of ADK."""
+    if not isinstance(data, dict):
+        raise TransferError("it is not an exported session")
+    if "format" not in data and "id" in data and ("appName" in data or "app_name" in data):
+        session = Session.model_validate(data)
+        shared, content = from_adk(session)
+        key = SessionKey(session.app_name, session.user_id, session.id)
+        return [*shared, _found(key, content)]
+    if data.get("format") != FORMAT:
+        raise TransferError(f"it is not an exported session of format {FORMAT}")
+    app_name, user_id = data["app"], data["user"]
+    if "shared" in data:
+        if not (isinstance(app_name, str) and isinstance(user_id, str | None)):
+            raise TransferError("app and user are not texts")
+        return [Shared(app_name, user_id, _encoded(data["shared"]))]
+    if not all(isinstance(name, str) for name in (app_name, user_id, data["id"])):
+        raise TransferError("app, user and id are not all texts")
+    events = [decode_event(json.dumps(event).encode()) for event in data["events"]]
+    content = Content(
+        float(data["updated"]),
+        None if data["ttl"] is None else parse_ttl(data["ttl"]),
+        _encoded(data["state"]),
+        [StoredEvent(n, event.timestamp, encode(event)) for n, event in enumerate(events, 1)],
+    )
+    return [_found(SessionKey(app_name, user_id, data["id"]), content)]
 
-    Raises:
-        TransferError: one of them already exists, or could not be written.
-    """
-    for session in sessions:
-        if await exists(service, session):
-            raise TransferError(f"{session} is there already: delete it first.")
-    created: list[Exported] = []
+
+def _found(key: SessionKey, content: Content) -> Found:
+    async def read() -> Content:
+        return content
+
+    return Found(key, read)
+
+
+def _load(line: str, more: Iterable[str]) -> Any:
     try:
-        for session in sessions:
-            await _create(service, session, created)
-        await _restore_shared_state(service, sessions)
-    except BaseException as error:
-        for session in created:
-            await delete(service, session)
-        if isinstance(error, Exception):
-            raise TransferError(f"Nothing was imported: {error}") from error
-        raise
+        return json.loads(line)
+    except ValueError:
+        return json.loads(line + "".join(more))  # ADK writes one session in several lines
 
 
-async def exists(service: PersistentSessionService, session: Exported) -> bool:
-    """Return whether the session exists."""
-    found = await service.get_session(
-        app_name=session.app_name,
-        user_id=session.user_id,
-        session_id=session.session_id,
-        config=GetSessionConfig(num_recent_events=0),
-    )
-    return found is not None
+def _plain(state: Mapping[str, bytes]) -> dict[str, Any]:
+    return {key: json.loads(value) for key, value in state.items()}
 
 
-async def delete(service: PersistentSessionService, session: Exported) -> None:
-    """Delete the session."""
-    await service.delete_session(
-        app_name=session.app_name, user_id=session.user_id, session_id=session.session_id
+def _encoded(state: Mapping[str, Any]) -> dict[str, bytes]:
+    return encode_state(
+        decode_state({key: json.dumps(value).encode() for key, value in state.items()})
     )
 
 
-async def _create(
-    service: PersistentSessionService, session: Exported, created: list[Exported]
-) -> None:
-    """Create a session, add it to `created`, and append its events."""
-    target = await service.create_session(
-        app_name=session.app_name,
-        user_id=session.user_id,
-        session_id=session.session_id,
-        state={key: value for key, value in session.state.items() if not key.startswith(SHARED)},
-        ttl=session.ttl,
-    )
-    created.append(session)
-    for event in session.events:
-        await service.append_event(target, event)
+# Into a store.
 
 
-async def _restore_shared_state(
-    service: PersistentSessionService, sessions: Sequence[Exported]
-) -> None:
-    """Set the state of users and apps to that of the export.
+@dataclass(slots=True)
+class Counts:
+    """What happened to the records of a source."""
 
-    The appended events have set it to older values, which other sessions may have changed later.
+    copied: int = 0
+    """Sessions that were written, or finished."""
+    skipped: int = 0
+    """Sessions that were there already."""
+    problems: list[str] = field(default_factory=list)
+    """Records that could not be read or written, one sentence each."""
+
+    @property
+    def sessions(self) -> int:
+        """The number of sessions so far."""
+        return self.copied + self.skipped
+
+
+class Target:
+    """Writes records to a store.
+
+    Args:
+        store: the store.
+        default_ttl: the time to live of sessions whose source has none.
+        ttl: the time to live of all sessions, instead of their own.
+        verify: whether everything is read again and compared.
     """
-    shared: dict[tuple[str, str], dict[str, Any]] = {}
-    for session in sessions:
-        state = {key: value for key, value in session.state.items() if key.startswith(SHARED)}
-        shared.setdefault((session.app_name, session.user_id), {}).update(state)
-    for (app_name, user_id), state in shared.items():
-        if state:
-            await set_shared_state(service, app_name, user_id, state)
+
+    def __init__(
+        self, store: SessionStore, *, default_ttl: int, ttl: int | None = None, verify: bool = False
+    ) -> None:
+        self.store = store
+        self.default_ttl = default_ttl
+        self.ttl = ttl
+        self.verify = verify
+        self.counts = Counts()
+
+    async def write(
+        self, records: AsyncIterator[Record], progress: Callable[[Counts], None]
+    ) -> Counts:
+        """Write all records, many at the same time. Problems of single records are counted.
+
+        Raises:
+            StoreUnavailable: a database does not answer.
+        """
+        free = asyncio.Semaphore(AT_ONCE)
+
+        async def write(record: Record) -> None:
+            try:
+                await self._write(record)
+            finally:
+                free.release()
+                progress(self.counts)
+
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                async for record in records:
+                    await free.acquire()
+                    tasks.create_task(write(record))
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None
+        return self.counts
+
+    async def _write(self, record: Record) -> None:
+        if isinstance(record, Unreadable):
+            self.counts.problems.append(f"{record.name}: {record.problem}")
+        elif isinstance(record, Shared):
+            await self._counting_problems(_name(record), self._write_shared(record))
+        else:
+            await self._counting_problems(name_of(record.key), self._write_session(record))
+
+    async def _counting_problems(self, name: str, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except (CorruptSession, RefusedValue, ValueError, TransferError) as error:
+            self.counts.problems.append(f"{name}: {error}")
+
+    async def _write_shared(self, shared: Shared) -> None:
+        present = await self._shared_state(shared)
+        missing = {name: data for name, data in shared.state.items() if present.get(name) != data}
+        if missing:
+            await set_shared_state(self.store, shared.app_name, shared.user_id, missing)
+            if self.verify and not (await self._shared_state(shared)).items() >= missing.items():
+                raise TransferError("what was written is not what is there now")
+
+    async def _shared_state(self, shared: Shared) -> Mapping[str, bytes]:
+        if shared.user_id is None:
+            return await self.store.app_state(shared.app_name)
+        return await self.store.user_state(shared.app_name, shared.user_id)
+
+    async def _write_session(self, found: Found) -> None:
+        content = await found.read()
+        if content is None:
+            return
+        for attempt in range(ATTEMPTS):
+            try:
+                written = await self._bring_up_to_date(found.key, content)
+                break
+            except (AlreadyExists, NotFound, Stale):  # another process writes it as well
+                if attempt + 1 == ATTEMPTS:
+                    raise TransferError("it changes in the target while it is written") from None
+        if self.verify:
+            await self._compare(found.key, content)
+        if written:
+            self.counts.copied += 1
+        else:
+            self.counts.skipped += 1
+
+    async def _bring_up_to_date(self, key: SessionKey, content: Content) -> bool:
+        """Write what the target lacks of a session, and return whether that was anything."""
+        now, events = platform_time.get_time(), content.events
+        ttl = next(each for each in (self.ttl, content.ttl, self.default_ttl) if each is not None)
+        record = await self.store.load(key, now=now, limit=1)
+        if is_new := record is None:
+            began = content.updated_at
+            if events or (ttl and began + ttl <= now):
+                began = now  # the life of a copy begins now
+            record = await self.store.create(
+                key,
+                incarnation=secrets.token_hex(8),
+                state=ScopedState(session=content.state),
+                now=began,
+                ttl=ttl,
+            )
+        position, last = record.head.position, [event.data for event in record.events]
+        there = position.revision
+        if there > len(events) or [event.data for event in events[there - 1 : there]] != last:
+            raise TransferError("the target has another session with this id")
+        changed = {
+            name: data
+            for name, data in content.state.items()
+            if record.state.session.get(name) != data
+        }
+        for event in events[there:]:
+            state = ScopedState(session=changed if event is events[-1] else {})
+            head = await self.store.append(
+                key,
+                expected=position,
+                event=event.data,
+                timestamp=event.timestamp,
+                state=state,
+                now=now,
+            )
+            position = head.position
+        return is_new or there < len(events)
+
+    async def _compare(self, key: SessionKey, content: Content) -> None:
+        record = await self.store.load(key, now=platform_time.get_time())
+        if record is None:
+            raise TransferError("it was written, and has expired or was deleted")
+        same = [event.data for event in record.events] == [event.data for event in content.events]
+        if not same or record.state.session.items() < content.state.items():
+            raise TransferError("what was written is not what is there now")
+
+
+def _name(shared: Shared) -> str:
+    if shared.user_id is None:
+        return f"state of app {shared.app_name!r}"
+    return f"state of user {shared.user_id!r} in app {shared.app_name!r}"
 
 
 async def set_shared_state(
-    service: PersistentSessionService, app_name: str, user_id: str, state: dict[str, Any]
+    store: SessionStore, app_name: str, user_id: str | None, state: Mapping[str, bytes]
 ) -> None:
-    """Set `user:` and `app:` state without an event, which only a creation can: a passing session does."""
-    passing = await service.create_session(
-        app_name=app_name, user_id=user_id, session_id=uuid4().hex, state=state
+    """Set state of a user, or of the app. Only a creation can do this without an event."""
+    scopes = ScopedState(app=state) if user_id is None else ScopedState(user=state)
+    key = SessionKey(app_name, user_id or "", secrets.token_hex(16))
+    await store.create(
+        key,
+        incarnation=secrets.token_hex(8),
+        state=scopes,
+        now=platform_time.get_time(),
+        ttl=PASSING_TTL,
     )
-    await service.delete_session(app_name=app_name, user_id=user_id, session_id=passing.id)
+    await store.delete(key)

@@ -1,7 +1,7 @@
 """Clients of redis-py for session URIs: one server, TLS, a Unix socket, Sentinel, a cluster."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,11 @@ class Client:
         if script not in self._scripts:
             self._scripts[script] = self._redis.register_script(script)
         return await self._finish(lambda: self._scripts[script](keys, arguments))
+
+    async def scan(self, pattern: str) -> AsyncIterator[bytes]:
+        """Yield the keys that match a pattern, perhaps twice."""
+        async for key in self._redis.scan_iter(match=pattern, count=1_000):
+            yield key
 
     async def close(self) -> None:
         """Wait for calls under way, and close all connections."""

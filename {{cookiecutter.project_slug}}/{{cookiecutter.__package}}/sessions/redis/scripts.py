@@ -197,6 +197,19 @@ trim_indexes(milliseconds())
 """
 )
 
+ERASE = """
+-- KEYS: sessions, state and outbox of the user, then, unless on a cluster, users of the app
+-- ARGV: what the keys of the user begin with, user
+local removed = 0
+for _, id in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
+  removed = removed + redis.call('UNLINK', ARGV[1] .. 'session:' .. id)
+  redis.call('UNLINK', ARGV[1] .. 'events:' .. id)
+end
+redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[3])
+if KEYS[4] then redis.call('ZREM', KEYS[4], ARGV[2]) end
+return removed
+"""
+
 # On a cluster, a script is limited to one slot, and app state is in another slot than users. So an append
 # writes app state to an outbox of its user, and the writer or a later reader delivers it.
 

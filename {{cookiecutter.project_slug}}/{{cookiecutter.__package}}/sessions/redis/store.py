@@ -4,8 +4,9 @@
 """
 
 import asyncio
+import re
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Self
@@ -32,7 +33,7 @@ from ..store import (
 from ..uri import SessionURI
 from .connections import Client, connector
 from .errors import FAILURES, explain
-from .scripts import APPEND, CREATE, DELETE, DELIVER, DELIVERED, LIST, LOAD, REGISTER
+from .scripts import APPEND, CREATE, DELETE, DELIVER, DELIVERED, ERASE, LIST, LOAD, REGISTER
 
 EXISTS, MISSING, STALE = b"exists", b"missing", b"stale"
 """Replies of scripts instead of a result."""
@@ -42,6 +43,9 @@ STATE = "state:"
 
 TIMESTAMP = struct.Struct(">d")
 """The time before each event, and before app state in an outbox."""
+
+GLOB = re.compile(r"[*?\[\]\\]")
+"""Characters with a meaning in patterns of keys."""
 
 LIST_BATCH = 100
 """Users whose sessions are listed at the same time."""
@@ -174,6 +178,39 @@ class RedisStore(SessionStore):
             return await self._hash(f"{self._user_key(app_name, user_id)}:state")
 
     @override
+    async def app_state(self, app_name: str) -> Mapping[str, bytes]:
+        with self._translated():
+            return await self._app_state(app_name)
+
+    @override
+    async def users(self, app_name: str) -> AsyncIterator[str]:
+        """Scan all keys, so that no append has to write an index."""
+        start = f"{self.prefix}:{{{encoded(app_name)}/"
+        pattern = GLOB.sub(r"\\\g<0>", start) + "*"
+        with self._translated():
+            async for key in self.scan(pattern):
+                user, _, kind = key.decode().removeprefix(start).partition("}:")
+                if kind.startswith(("session:", "state")):
+                    yield unquote(user)
+
+    @override
+    async def erase(self, app_name: str, user_id: str | None) -> int:
+        with self._translated():
+            if user_id is None:
+                for what in ("state", "state_times"):
+                    await self.call("UNLINK", self._app_key(app_name, what))
+                return 0
+            key = SessionKey(app_name, user_id, "")
+            user = self._user_key(app_name, user_id)
+            keys = [f"{user}:sessions", f"{user}:state", f"{user}:outbox"]
+            if not self._cluster:
+                keys.append(self._app_key(app_name, "users"))
+            removed: int = await self.run(ERASE, keys, f"{user}:", encoded(user_id))
+            if self._cluster:
+                await self._unregister(key)
+            return removed
+
+    @override
     async def ping(self) -> None:
         with self._translated():
             # A script that writes nothing, because an ACL may allow PING but no scripts.
@@ -190,6 +227,11 @@ class RedisStore(SessionStore):
     async def run(self, script: str, keys: Sequence[str], *arguments: Any) -> Any:
         """Return the reply of a script, or raise one of `FAILURES`."""
         return await self._clients.get().run(script, keys, arguments)
+
+    async def scan(self, pattern: str) -> AsyncIterator[bytes]:
+        """Yield the keys that match a glob-style pattern, or raise one of `FAILURES`."""
+        async for key in self._clients.get().scan(pattern):
+            yield key
 
     # Keys.
 

@@ -139,6 +139,11 @@ class Database:
         threads.writer.submit(self._write_all, threads)
         return await future
 
+    async def truncate_log(self) -> None:
+        """Move all changes from the write-ahead log to the file, and empty the log."""
+        threads = self._threads()
+        await asyncio.get_running_loop().run_in_executor(threads.writer, self._truncate, threads)
+
     async def close(self) -> None:
         """Close the file. The next operation opens it again, in new threads."""
         threads, self._current = self._threads(), Threads()
@@ -202,6 +207,10 @@ class Database:
                 raise
             return results
 
+    def _truncate(self, threads: Threads) -> None:
+        with self._translated():
+            self._connection(threads).execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def _query(
         self, threads: Threads, operation: Callable[..., T], arguments: tuple[Any, ...]
     ) -> T:
@@ -237,6 +246,7 @@ class Database:
                     prepare(db, self._busy_timeout)
                     threads.file = self._file()
                 db.execute("PRAGMA foreign_keys = ON")
+                db.execute("PRAGMA secure_delete = ON")  # zeros instead of what was deleted
                 db.execute(f"PRAGMA synchronous = {self._synchronous}")
             except BaseException:
                 db.close()

@@ -9,7 +9,7 @@ import asyncio
 import os
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -40,6 +40,7 @@ PURGE_EVERY = 1.0
 PURGE_GRACE = 300.0
 """Seconds that an expired session stays in the file, because the clock of another process may be slow."""
 PURGE_BATCH = 100
+USERS_PAGE = 1_000
 
 HEAD = "id, incarnation, revision, updated_at, ttl, expires_at"
 NAMED = "app_name = ?1 AND user_id = ?2 AND session_id = ?3"
@@ -57,6 +58,12 @@ ADVANCE = f"""
 UPDATE sessions SET revision = revision + 1, updated_at = ?6,
     expires_at = CASE ttl WHEN 0 THEN NULL ELSE max(expires_at, ?4 + ttl) END
 WHERE {NAMED} AND {LIVE} AND incarnation = ?5 AND revision = ?7 RETURNING {HEAD}, purge_at
+"""
+
+
+USERS = """
+SELECT user_id FROM sessions WHERE app_name = ?1 AND user_id {after} ?2
+UNION SELECT user_id FROM user_state WHERE app_name = ?1 AND user_id {after} ?2 ORDER BY user_id LIMIT ?3
 """
 
 
@@ -161,6 +168,36 @@ class SQLiteStore(SessionStore):
                 ).fetchall()
             )
         )
+
+    @override
+    async def app_state(self, app_name: str) -> Mapping[str, bytes]:
+        return await self._database.read(
+            lambda db: dict(
+                db.execute(
+                    "SELECT key, value FROM app_state WHERE app_name = ?", (app_name,)
+                ).fetchall()
+            )
+        )
+
+    @override
+    async def users(self, app_name: str) -> AsyncIterator[str]:
+        last, after = "", ">="
+        while True:
+            arguments = USERS.format(after=after), (app_name, last, USERS_PAGE)
+            rows = await self._database.read(
+                lambda db, *args: db.execute(*args).fetchall(), *arguments
+            )
+            for (user,) in rows:
+                yield user
+            if len(rows) < USERS_PAGE:
+                return
+            last, after = rows[-1][0], ">"
+
+    @override
+    async def erase(self, app_name: str, user_id: str | None) -> int:
+        removed = await self._database.write(self._erase, app_name, user_id)
+        await self._database.truncate_log()
+        return removed
 
     @override
     async def ping(self) -> None:
@@ -310,6 +347,14 @@ class SQLiteStore(SessionStore):
             "DELETE FROM sessions WHERE app_name = ? AND user_id = ? AND session_id = ?",
             _names(key),
         )
+
+    def _erase(self, db: sqlite3.Connection, app_name: str, user_id: str | None) -> int:
+        if user_id is None:
+            db.execute("DELETE FROM app_state WHERE app_name = ?", (app_name,))
+            return 0
+        named = "app_name = ? AND user_id = ?", (app_name, user_id)
+        db.execute(f"DELETE FROM user_state WHERE {named[0]}", named[1])
+        return db.execute(f"DELETE FROM sessions WHERE {named[0]}", named[1]).rowcount
 
     def _purge(self, db: sqlite3.Connection, now: float) -> None:
         """Remove some sessions that expired a while ago, as a part of another write."""

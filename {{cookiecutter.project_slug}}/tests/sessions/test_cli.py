@@ -179,7 +179,7 @@ def test_export_has_the_state_of_users_without_sessions(run: Run) -> None:
 def test_import_finishes_what_was_interrupted(run: Run) -> None:
     exported = run("export", "talk").stdout
     before = json.loads(run("show", "talk", "--json").stdout)
-    shared, session = exported.splitlines()
+    session = exported.splitlines()[-1]
     run("delete", "--yes", "talk")
     half = json.loads(session)
     del half["events"][2:]

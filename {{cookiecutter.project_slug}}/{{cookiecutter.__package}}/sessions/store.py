@@ -206,7 +206,10 @@ class SessionStore(ABC):
 
     @abstractmethod
     def users(self, app_name: str) -> AsyncIterator[str]:
-        """Yield each user who has sessions, live or expired, or state in the app, at least once, in any order."""
+        """Yield each user with sessions, live or expired, or with state in the app, once and in any order.
+
+        Users are read in pages. Users that come or go meanwhile may be left out.
+        """
 
     @abstractmethod
     async def erase(self, app_name: str, user_id: str | None) -> int:

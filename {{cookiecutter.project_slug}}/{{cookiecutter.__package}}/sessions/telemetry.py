@@ -132,6 +132,8 @@ class TracedStore(SessionStore):
     async def release(self, key: SessionKey, *, holder: str) -> None:
         with self._observed("release"):
             await self.inner.release(key, holder=holder)
+
+    @override
     async def app_state(self, app_name: str) -> Mapping[str, bytes]:
         with self._observed("app_state"):
             return await self.inner.app_state(app_name)

@@ -393,28 +393,38 @@ def write(
         )
 
 
+async def users_of(
+    service: "PersistentSessionService", app: str, user: str | None
+) -> "AsyncIterator[str]":
+    """Yield the given user, or all users of the app."""
+    if user is not None:
+        yield user
+    else:
+        async for each in service.store.users(app):
+            yield each
+
+
 async def count(
     service: "PersistentSessionService", app: str, user: str | None
 ) -> tuple[int, int, int]:
     """Return the numbers of users, live sessions and values of state."""
-    store, sessions, values = service.store, 0, 0
-    users = {user} if user is not None else {each async for each in store.users(app)}
+    users = sessions = values = 0
     if user is None:
-        values += len(await store.app_state(app))
-    for each in users:
+        values = len(await service.store.app_state(app))
+    async for each in users_of(service, app, user):
+        users += 1
         sessions += len(await list_sessions(service, app, each))
-        values += len(await store.user_state(app, each))
-    return len(users), sessions, values
+        values += len(await service.store.user_state(app, each))
+    return users, sessions, values
 
 
 async def erase_all(service: "PersistentSessionService", app: str, user: str | None) -> int:
-    """Erase a user, or all users of an app and its state. Return the number of sessions."""
-    if user is not None:
-        return await service.erase(app_name=app, user_id=user)
+    """Erase a user, or all users of an app and then its state. Return the number of sessions."""
     removed = 0
-    for each in {each async for each in service.store.users(app)}:
+    async for each in users_of(service, app, user):
         removed += await service.erase(app_name=app, user_id=each)
-    await service.erase(app_name=app, user_id=None)
+    if user is None:
+        await service.erase(app_name=app, user_id=None)
     return removed
 
 

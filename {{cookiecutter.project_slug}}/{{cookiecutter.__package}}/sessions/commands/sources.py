@@ -54,14 +54,10 @@ def open_source(uri: str, app_name: str, user: str | None) -> Callable[[], Async
 
 async def stored(store: SessionStore, app_name: str, user: str | None) -> AsyncIterator[Record]:
     """Yield the live sessions and the shared state of an app, or of one of its users, from a store."""
-    seen = set()
     if user is None:
         for record in await shared_state(store, app_name, None):
             yield record
     async for user_id in store.users(app_name) if user is None else only(user):
-        if user_id in seen:
-            continue
-        seen.add(user_id)
         for record in await shared_state(store, app_name, user_id):
             yield record
         for session in await store.list(app_name, user_id, now=platform_time.get_time()):
@@ -214,6 +210,9 @@ def open_adk(uri: str) -> AdkSource:
 def _open_registered(uri: str, scheme: str) -> AdkSource:
     from google.adk.cli.service_registry import get_service_registry
 
+    from ..command_line import check_scheme
+
+    check_scheme(uri)
     path = urlsplit(uri).path[1:]
     if scheme.startswith("sqlite") and not Path(path).is_file():
         raise ConfigurationError(f"There is no file {path!r}.")  # ADK would create it

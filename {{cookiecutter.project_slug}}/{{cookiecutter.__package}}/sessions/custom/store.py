@@ -7,7 +7,7 @@ the changes of other processes. docs/writing-a-store.md explains the methods.
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self, TypeVar
@@ -187,6 +187,33 @@ class CustomStore(SessionStore):
     @override
     async def user_state(self, app_name: str, user_id: str) -> Mapping[str, bytes]:
         return await self._alone(lambda: dict(self._user(app_name, user_id).state))
+
+    @override
+    async def app_state(self, app_name: str) -> Mapping[str, bytes]:
+        return await self._alone(lambda: dict(self._apps.get(app_name, App()).state))
+
+    @override
+    async def users(self, app_name: str) -> AsyncIterator[str]:
+        def operation() -> Sequence[str]:
+            users = self._apps.get(app_name, App()).users
+            return [name for name, user in users.items() if user.sessions or user.state]
+
+        for user in await self._alone(operation):
+            yield user
+
+    @override
+    async def erase(self, app_name: str, user_id: str | None) -> int:
+        def operation() -> int:
+            app = self._apps.get(app_name, App())
+            if user_id is None:
+                app.state.clear()
+                removed = 0
+            else:
+                removed = len(app.users.pop(user_id, User()).sessions)
+            self._journal.rewrite(self._everything())  # a journal keeps all changes until then
+            return removed
+
+        return await self._alone(operation)
 
     @override
     async def ping(self) -> None:

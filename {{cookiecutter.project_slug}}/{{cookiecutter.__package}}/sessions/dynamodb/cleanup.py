@@ -98,10 +98,15 @@ class Cleanup:
             )
 
     async def remove(self, keys: Keys, incarnation: str, entry: Item) -> None:
-        """Remove the state and the events of a session without a head, and its index entry last."""
-        same = condition("incarnation = :incarnation", incarnation={"S": incarnation})
-        await self._table.delete(keys.state, same)
+        """Remove the events and the state of a session without a head, and its index entry last.
+
+        If the user has state, an item that names the user takes the place of the index entry.
+        """
         async for events in self._table.pages(keys.events_partition, ProjectionExpression="pk, sk"):
             own = [event for event in events if event_name(event)[1] == incarnation]
             await self._table.delete_many(own)
+        same = condition("incarnation = :incarnation", incarnation={"S": incarnation})
+        await self._table.delete(keys.state, same)
+        if state := await self._table.get_one(keys.user_state):
+            await self._table.put(keys.named_user(text(state, "user_id")), {})
         await self._table.delete_many([entry])

@@ -84,8 +84,13 @@ def state_of(found: Item | None) -> dict[str, bytes]:
     }
 
 
-def state_updates(key: Item, state: Mapping[str, bytes]) -> list[tuple[str, Any]]:
+def state_updates(
+    key: Item, state: Mapping[str, bytes], **attributes: Any
+) -> list[tuple[str, Any]]:
     """Return the action that sets these keys of one scope, or none. Other keys stay.
+
+    Args:
+        attributes: more attributes of the item.
 
     Raises:
         ValueError: there are too many keys, or one is too long.
@@ -98,12 +103,12 @@ def state_updates(key: Item, state: Mapping[str, bytes]) -> list[tuple[str, Any]
             f" {MAX_CHANGED_KEYS}."
         )
     names, values = {}, {}
-    for index, (attribute, value) in enumerate(state_attributes(state).items()):
+    for index, (attribute, value) in enumerate((state_attributes(state) | attributes).items()):
         names[f"#{index}"] = attribute
         values[f":{index}"] = value
     update = {
         "Key": key,
-        "UpdateExpression": "SET " + ",".join(f"#{index}=:{index}" for index in range(len(state))),
+        "UpdateExpression": "SET " + ",".join(f"#{index}=:{index}" for index in range(len(names))),
         "ExpressionAttributeNames": names,
         "ExpressionAttributeValues": values,
     }

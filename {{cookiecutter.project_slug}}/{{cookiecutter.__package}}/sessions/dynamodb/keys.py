@@ -8,6 +8,7 @@
 | state of an app | `<prefix>/app/<app>` | `state` |
 | event, or a part of a large one | `<prefix>/events/<app>/<user>/<session>` | `<revision>/<incarnation>/<part>` |
 | index entry of a session | `<prefix>/index/<app>` | `<due>/<user>/<session>/<incarnation>` |
+| name of a user who had state when a session was removed | `<prefix>/users/<app>` | `user/<user>` |
 | version of this layout | `<prefix>/schema` | `version` |
 
 Ids are percent-encoded, so no id can form another's key. `due` is the second at which the session expires, or
@@ -36,6 +37,7 @@ class Keys:
     def __init__(self, prefix: str, app: str, user: str = "", session: str = "") -> None:
         partition = f"{prefix}/user/{app}/{user}"
         self.app = app
+        self.user = user
         self.user_partition = partition
         self.head = item(partition, f"head/{session}")
         self.state = item(partition, f"state/{session}")
@@ -43,6 +45,7 @@ class Keys:
         self.app_state = item(f"{prefix}/app/{app}", "state")
         self.events_partition = f"{prefix}/events/{app}/{user}/{session}"
         self.index_partition = f"{prefix}/index/{app}"
+        self.users_partition = f"{prefix}/users/{app}"
         self._indexed = f"{user}/{session}"
 
     @classmethod
@@ -54,6 +57,10 @@ class Keys:
     def index_entry(self, due: str, incarnation: str) -> Item:
         """Return the index entry of the session."""
         return item(self.index_partition, f"{due}/{self._indexed}/{quote(incarnation, safe='')}")
+
+    def named_user(self, user_id: str) -> Item:
+        """Return the item that names the user."""
+        return item(self.users_partition, f"user/{self.user}", user_id={"S": user_id})
 
 
 def indexed_session(prefix: str, entry: Item) -> tuple[Keys, str]:
@@ -69,6 +76,11 @@ def encode_id(text: str) -> str:
     if len(encoded) <= MAX_ID_LENGTH:
         return encoded
     return f"#{sha256(text.encode()).hexdigest()}"
+
+
+def decode_id(encoded: str) -> str | None:
+    """Return the id of an encoded one, or None if that is a digest."""
+    return None if encoded.startswith("#") else unquote(encoded)
 
 
 def due_at(expires_at: float | None) -> str:

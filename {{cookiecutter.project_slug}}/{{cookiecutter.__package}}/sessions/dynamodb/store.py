@@ -6,7 +6,7 @@ for each key. See `keys.py`.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Self
 
 from typing_extensions import override
@@ -40,7 +40,7 @@ from .items import (
     state_updates,
     timestamp,
 )
-from .keys import DELETED, Item, Keys, due_at, indexed_session, text
+from .keys import DELETED, Item, Keys, decode_id, due_at, indexed_session, text
 from .log import EventMissing, LogReader
 from .options import Options, parse_options
 from .setup import check_permissions, check_table, create_table, is_missing
@@ -98,7 +98,8 @@ class DynamoDBStore(SessionStore):
                 ("Put", {"Item": keys.head | head_attributes(head, due=due)} | free),
                 ("Put", {"Item": keys.state | own}),
                 ("Put", {"Item": keys.index_entry(due, incarnation)}),
-                *_shared_updates(keys, state),
+                *([("Put", {"Item": keys.named_user(key.user_id)})] if state.user else []),
+                *_shared_updates(keys, key.user_id, state),
             )
         except ConditionFailed as failed:
             repeated = failed.item and text(failed.item, "incarnation") == incarnation
@@ -162,7 +163,7 @@ class DynamoDBStore(SessionStore):
         others = [
             *(("Put", {"Item": item}) for item in items),
             *state_updates(keys.state, state.session),
-            *_shared_updates(keys, state),
+            *_shared_updates(keys, key.user_id, state),
         ]
         # The caller does not pass the TTL of the session. If it is not cached, the refusal contains it.
         ttl = self._ttls.get(expected.incarnation, self._last_ttl)
@@ -254,6 +255,61 @@ class DynamoDBStore(SessionStore):
         return state_of(await self._table.get_one(keys.user_state))
 
     @override
+    async def app_state(self, app_name: str) -> Mapping[str, bytes]:
+        keys = await self._keys(SessionKey(app_name, "", ""))
+        return state_of(await self._table.get_one(keys.app_state))
+
+    @override
+    async def users(self, app_name: str) -> AsyncIterator[str]:
+        """Yield the users of the index of sessions, then those whose sessions were removed.
+
+        A user is left out if only a digest of the id is known: if it is long and DynamoDB has removed the heads.
+        """
+        keys = await self._keys(SessionKey(app_name, "", ""))
+        seen = set()
+        async for entries in self._table.pages(keys.index_partition):
+            for entry in entries:
+                found, _ = indexed_session(self._options.prefix, entry)
+                user = decode_id(found.user)
+                if user is None and (head := await self._table.get_one(found.head)):
+                    user = text(head, "user_id")
+                if user is not None and user not in seen:
+                    seen.add(user)
+                    yield user
+        async for items in self._table.pages(keys.users_partition):
+            for item in items:
+                if (user := text(item, "user_id")) not in seen:
+                    yield user
+
+    @override
+    async def erase(self, app_name: str, user_id: str | None) -> int:
+        keys = await self._keys(SessionKey(app_name, user_id or "", ""))
+        if user_id is None:
+            await self._table.delete_many([keys.app_state])
+            return 0
+        items = await self._items_of_user(keys)
+        kinds = [text(item, "sk").partition("/") for item in items]
+        sessions = {session for _, separator, session in kinds if separator}
+        heads = [_key_of(item) for item in items if "incarnation" in item and "due" in item]
+        await self._table.delete_many(heads)  # first, so that no writer adds to a session
+        for session in sessions:
+            found = Keys(self._options.prefix, keys.app, keys.user, session)
+            async for events in self._table.pages(
+                found.events_partition, ProjectionExpression="pk, sk"
+            ):
+                await self._table.delete_many(events)
+        async for entries in self._table.pages(keys.index_partition):
+            own = [
+                entry
+                for entry in entries
+                if indexed_session(self._options.prefix, entry)[0].user == keys.user
+            ]
+            await self._table.delete_many(own)
+        rest = [_key_of(item) for item in items]
+        await self._table.delete_many([*rest, _key_of(keys.named_user(user_id))])
+        return len(heads)
+
+    @override
     async def ping(self) -> None:
         await check_table(self._table)
         await check_permissions(self._table)
@@ -323,10 +379,10 @@ def _advance(keys: Keys, head: Head, now: float) -> Action:
     return "Update", {"Key": keys.head, "UpdateExpression": update} | condition(check, **values)
 
 
-def _shared_updates(keys: Keys, state: ScopedState) -> Sequence[Action]:
+def _shared_updates(keys: Keys, user_id: str, state: ScopedState) -> Sequence[Action]:
     """Return the actions that change the state of the user and of the app."""
     return [
-        *state_updates(keys.user_state, state.user),
+        *state_updates(keys.user_state, state.user, user_id={"S": user_id}),
         *state_updates(keys.app_state, state.app),
     ]
 
@@ -336,6 +392,10 @@ def _damaged(key: SessionKey, missing: EventMissing) -> CorruptSession:
         f"Session {key.session_id!r} of user {key.user_id!r} in app {key.app_name!r} is damaged:"
         f" {missing}."
     )
+
+
+def _key_of(found: Item) -> Item:
+    return {name: found[name] for name in ("pk", "sk")}
 
 
 def _key(item: Item) -> tuple[str, str]:

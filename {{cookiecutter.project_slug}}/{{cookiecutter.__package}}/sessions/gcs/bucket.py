@@ -123,6 +123,17 @@ class Bucket:
 
         return await self._request(find)
 
+    async def folders(self, prefix: str) -> list[str]:
+        """Return the names below a prefix up to the next slash. See `find`."""
+
+        def folders(bucket: Any) -> list[str]:
+            found = bucket.list_blobs(
+                prefix=prefix, delimiter="/", fields="prefixes,nextPageToken", **self._limits
+            )
+            return [name for page in found.pages for name in page.prefixes]
+
+        return await self._request(folders)
+
     async def read(self, item: Item, decode: Callable[[bytes], T]) -> T:
         """Return the decoded content of an object. A small object takes no request.
 

@@ -16,7 +16,7 @@ Lists are ordered by name. A list that starts at an event has the events from th
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from ..store import SessionKey
 from .bucket import Item
@@ -55,6 +55,12 @@ class Names:
             if len(parts) > 3:
                 folders.setdefault(f"{self.root}{'/'.join(parts[:3])}/", []).append(item)
         return folders
+
+
+def user_of(folder: str) -> str | None:
+    """Return the user of a folder, or None if its name has only a hash."""
+    kind, _, quoted = folder.rstrip("/").rpartition("/")[2].partition("=")
+    return unquote(quoted) if kind == "user" else None
 
 
 def is_session(folder: str) -> bool:

@@ -82,12 +82,15 @@ class SharedValue:
     key: str
     value: bytes
     stamp: Stamp
+    user_id: str | None = None
+    """The user whose state it is, because the name of the object may have only a hash."""
 
     @classmethod
     def decode(cls, content: bytes) -> "SharedValue":
         record = _load(content)
         time, generation, name = record["stamp"]
-        return cls(record["key"], _bytes(record["value"]), (time, generation, name))
+        stamp = (time, generation, name)
+        return cls(record["key"], _bytes(record["value"]), stamp, record["user_id"])
 
 
 def decode_segment(content: bytes) -> list[StoredEvent]:

@@ -76,9 +76,11 @@ class SharedState:
     ) -> Iterator[tuple[str, SharedValue]]:
         """Yield the values that an object of a session sets for its owners, with the stamp of the object."""
         stamp = item.time, item.generation, item.name
-        for owner, values in zip(self._names.owners(key), (state.app, state.user), strict=True):
-            for name, value in values.items():
-                yield owner, SharedValue(name, value, stamp)
+        app, user = self._names.owners(key)
+        for name, value in state.app.items():
+            yield app, SharedValue(name, value, stamp)
+        for name, value in state.user.items():
+            yield user, SharedValue(name, value, stamp, key.user_id)
 
     async def write(self, values: Iterable[tuple[str, SharedValue]]) -> Sequence[SharedValue]:
         """Write values of owners, and return the resulting values: these, or later ones."""

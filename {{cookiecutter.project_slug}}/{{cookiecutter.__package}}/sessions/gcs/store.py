@@ -10,7 +10,7 @@ so an append writes nothing else. After a hundred events, the head advances (`co
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -39,7 +39,7 @@ from .connection import Target
 from .deletion import delete, sweep
 from .errors import Gone
 from .log import SessionLog, SessionView
-from .names import Names, event_of, has_head, head_of, is_session, state_of
+from .names import Names, event_of, has_head, head_of, is_session, state_of, user_of
 from .records import Checkpoint, EventRecord, SharedValue, encode, keep_until
 from .shared import Scopes, SharedState
 
@@ -255,6 +255,47 @@ class GCSStore(SessionStore):
     @override
     async def user_state(self, app_name: str, user_id: str) -> Mapping[str, bytes]:
         return _plain(await self._shared.read_one(self._names.user(app_name, user_id)))
+
+    @override
+    async def app_state(self, app_name: str) -> Mapping[str, bytes]:
+        return _plain(await self._shared.read_one(self._names.app(app_name)))
+
+    @override
+    async def users(self, app_name: str) -> AsyncIterator[str]:
+        app = self._names.app(app_name)
+        for folder in await self._bucket.folders(f"{app}user"):
+            user = user_of(folder)
+            if user is None:
+                user = await self._user_in(folder)
+            if user is not None:
+                yield user
+
+    async def _user_in(self, folder: str) -> str | None:
+        """Return the user of a folder from its objects."""
+        for item in await self._bucket.find(folder):
+            with suppress(Gone, CorruptSession):
+                if item.name.endswith("/head"):
+                    return (await self._bucket.read(item, Checkpoint.decode)).head.key.user_id
+                if item.name.startswith(state_of(folder)):
+                    return (await self._bucket.read(item, SharedValue.decode)).user_id
+        return None
+
+    @override
+    async def erase(self, app_name: str, user_id: str | None) -> int:
+        if user_id is None:
+            folder = state_of(self._names.app(app_name))
+        else:
+            folder = self._names.user(app_name, user_id)
+        removed = 0
+        while items := await self._bucket.find(folder):
+            heads = [item for item in items if item.name.endswith("/head")]
+            removed = removed or len(heads)
+            await self._bucket.delete_all(heads)  # first, so that no writer adds to a session
+            await self._bucket.delete_all(item for item in items if item not in heads)
+        for seen in (self._log.seen, self._shared.seen):
+            for name in [name for name in seen if name.startswith(folder)]:
+                seen.pop(name, None)
+        return removed
 
     @override
     async def ping(self) -> None:

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
+from ..errors import StoreUnavailable
 from ..per_loop import PerLoop
 from ..redis.errors import FAILURES, explain
-from ..redis.store import STATE, TIMESTAMP, RedisStore, encoded, flat, pairs, record
+from ..redis.store import STATE, TIMESTAMP, RedisStore, encoded, escape_glob, flat, pairs, record
 from ..store import (
     AlreadyExists,
     Head,
@@ -229,6 +230,24 @@ class Copies:
     async def drop(self, key: SessionKey, state: ScopedState) -> None:
         """Drop the copy of a session, and of the scopes in `state`."""
         await self._write(DROP, self._touched(key, state))
+
+    async def erase(self, app_name: str, user_id: str | None) -> None:
+        """Drop all copies of a user, or the copy of the state of the app.
+
+        Raises:
+            StoreUnavailable: Redis does not answer. Its copies expire after `ttl`.
+        """
+        app = self._key(encoded(app_name))
+        start = f"{app}:" if user_id is None else f"{app}/{encoded(user_id)}"
+        try:
+            async for name in self._redis.scan(f"{escape_glob(start)}*"):
+                if name.decode()[len(start)] in "/:":  # not of a longer id
+                    await self._redis.call("UNLINK", name)
+        except FAILURES as error:
+            raise StoreUnavailable(
+                f"Redis at {self.location}: {explain(error)}. Its copies are left for"
+                f" {self._ttl / 1000:g} seconds; erase again."
+            ) from error
 
     @contextmanager
     def doubted(self, key: SessionKey, state: ScopedState) -> Iterator[None]:

@@ -15,7 +15,7 @@ user, and the state of its app. An append updates the part of the session. Chang
 from the copies, and stored again by the next read.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Self
 
 from typing_extensions import override
@@ -160,6 +160,20 @@ class HybridStore(SessionStore):
     @override
     async def user_state(self, app_name: str, user_id: str) -> Mapping[str, bytes]:
         return await self._record.user_state(app_name, user_id)
+
+    @override
+    async def app_state(self, app_name: str) -> Mapping[str, bytes]:
+        return await self._record.app_state(app_name)
+
+    @override
+    def users(self, app_name: str) -> AsyncIterator[str]:
+        return self._record.users(app_name)
+
+    @override
+    async def erase(self, app_name: str, user_id: str | None) -> int:
+        removed = await self._record.erase(app_name, user_id)
+        await self._copies.erase(app_name, user_id)
+        return removed
 
     @override
     async def ping(self) -> None:

@@ -6,11 +6,12 @@ A session has a head and a document for each event. Each key of `user:` and `app
     _id                             head          the same as `scope`
                                     event         `<log>/<revision>`: unique, which commits an append
                                     value         `<scope>/<digest of the name>`
-    scope                           all           digest of the session's ids; the scope of a value is
-                                                  `<digest of the app>` or `<digest of the app>/<of the user>`
+    scope                           all           `<digest of the app>/<of the user>/<of the session>`; the
+                                                  scope of a value ends with the app or the user
     order                           head, event   `END`, after all events; the revision of an event
-    owner                           head          the scope of its user's values, for lists
-    app_name, user_id, session_id   head
+    owner, user_id                  head, value   the scope of the user's values, for lists of sessions and
+                                                  users; not in values of the app
+    app_name, session_id            head
     log                             all           random and new for each creation: distinguishes the events
                                                   of sessions with the same id; in a value: the log of the
                                                   event that wrote it
@@ -29,7 +30,7 @@ A session has a head and a document for each event. Each key of `user:` and `app
 
     index                           on
     scope                           scope, order  to read sessions and values
-    owner                           owner         to list sessions
+    owner                           owner         to list sessions and users
     remove_at                       remove_at     a TTL index, by which the server removes documents
 
 Moments are dates of the server's clock. The document `schema` has the version of this format. State keys are
@@ -79,7 +80,7 @@ def digest(*texts: str) -> str:
 
 def session_scope(key: SessionKey) -> str:
     """Return the scope of a session's head and events."""
-    return digest(key.app_name, key.user_id, key.session_id)
+    return f"{user_scope(key.app_name, key.user_id)}/{digest(key.session_id)}"
 
 
 def user_scope(app_name: str, user_id: str) -> str:

@@ -8,7 +8,7 @@ updates only the head.
 
 import asyncio
 import secrets
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
@@ -33,13 +33,15 @@ from ..store import (
 from ..uri import SessionURI
 from . import documents, options, writes
 from .collection import Connection
-from .documents import SCHEMA, SCHEMA_VERSION, Document
+from .documents import END, SCHEMA, SCHEMA_VERSION, Document
 from .errors import hint, one_line
 from .reads import ALL, ATTEMPTS, read_session, read_values
 
 T = TypeVar("T")
 P = ParamSpec("P")
 Method = Callable[Concatenate["MongoDBStore", P], Coroutine[Any, Any, T]]
+
+USERS_PAGE = 1_000
 
 
 def _operation(method: Method[P, T]) -> Method[P, T]:
@@ -196,7 +198,7 @@ class MongoDBStore(SessionStore):
         owner: Any = {"$gte": f"{app}/", "$lt": f"{app}0"}
         if user_id is not None:
             owner = documents.user_scope(app_name, user_id)
-        live = {"owner": owner, "expires_at": {"$not": {"$lte": now}}}
+        live = {"owner": owner, "order": END, "expires_at": {"$not": {"$lte": now}}}
         heads = await collection.find(live, batch_size=ALL).to_list()
         values = await read_values(collection, {app, *(head["owner"] for head in heads)})
         return [
@@ -237,6 +239,45 @@ class MongoDBStore(SessionStore):
         scope = documents.user_scope(app_name, user_id)
         values = await read_values((await self._connect()).collection, [scope])
         return values.get(scope, {})
+
+    @_operation
+    @override
+    async def app_state(self, app_name: str) -> Mapping[str, bytes]:
+        scope = documents.digest(app_name)
+        return (await read_values((await self._connect()).collection, [scope])).get(scope, {})
+
+    @override
+    async def users(self, app_name: str) -> AsyncIterator[str]:
+        app = documents.digest(app_name)
+        last = f"{app}/"
+        while page := await self._owners(last, f"{app}0"):
+            last = page[-1]["owner"]
+            for user in {document["owner"]: document["user_id"] for document in page}.values():
+                yield user
+
+    @_operation
+    async def _owners(self, after: str, before: str) -> Sequence[Document]:
+        """Return the next documents that name a user."""
+        found = (await self._connect()).collection.find(
+            {"owner": {"$gt": after, "$lt": before}}, {"owner": 1, "user_id": 1, "_id": 0}
+        )
+        return await found.sort("owner", 1).limit(USERS_PAGE).to_list()
+
+    @_operation
+    @override
+    async def erase(self, app_name: str, user_id: str | None) -> int:
+        connection = await self._connect()
+        if user_id is None:
+            await connection.collection.delete_many({"scope": documents.digest(app_name)})
+            return 0
+        owner = documents.user_scope(app_name, user_id)
+        for key in [*connection.heads]:
+            if (key.app_name, key.user_id) == (app_name, user_id):
+                del connection.heads[key]
+        removed = await connection.collection.count_documents({"owner": owner, "order": END})
+        await connection.collection.delete_many({"scope": {"$gt": f"{owner}/", "$lt": f"{owner}0"}})
+        await connection.collection.delete_many({"scope": owner})
+        return removed
 
     @_operation
     @override

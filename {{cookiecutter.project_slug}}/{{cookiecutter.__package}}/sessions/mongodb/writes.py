@@ -140,13 +140,16 @@ def share(
     newer: list[Any] = [{"$and": [{"$eq": ["$log", log]}, {"$gt": ["$revision", revision]}]}]
     if stamp != NOW:
         newer.append({"$gte": ["$stamp", stamp]})
+    user, app = shared_scopes(key)
     values = [
         (scope, name, value)
-        for scope, field in zip(shared_scopes(key), ("user", "app"), strict=True)
+        for scope, field in ((user, "user"), (app, "app"))
         for name, value in unescape(state.get(field, {})).items()
     ]
     for scope, name, value in values:
         fields = {"scope": scope, "name": name, "value": value, "log": log, "revision": revision}
+        if scope == user:
+            fields |= {"owner": user, "user_id": key.user_id}
         parts = ["$$ROOT", {"$literal": fields}, {"stamp": {"$max": ["$stamp", stamp]}}]
         merged = {"$cond": [{"$or": newer}, "$$ROOT", {"$mergeObjects": parts}]}
         id_ = f"{scope}/{digest(name)}"

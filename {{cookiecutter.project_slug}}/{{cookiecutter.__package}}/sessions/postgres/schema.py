@@ -56,6 +56,7 @@ MIGRATIONS = (
         app_digest bytea NOT NULL,
         user_digest bytea NOT NULL,
         key_digest bytea NOT NULL,
+        user_id bytea NOT NULL,
         key bytea NOT NULL,
         value bytea NOT NULL,
         PRIMARY KEY (app_digest, user_digest, key_digest)

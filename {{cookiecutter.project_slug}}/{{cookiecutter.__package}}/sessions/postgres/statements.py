@@ -92,6 +92,33 @@ READ_USER_STATE = """
     WHERE app_digest = sha256($1) AND user_digest = sha256($2)"""
 
 
+READ_APP_STATE = "SELECT key, value FROM $schema.app_state WHERE app_digest = sha256($1)"
+
+READ_USERS = """
+    SELECT DISTINCT ON (digest) digest, user_id FROM (
+        (SELECT DISTINCT ON (sha256(user_id)) sha256(user_id) AS digest, user_id FROM $schema.sessions
+        WHERE sha256(app_name) = sha256($1) AND sha256(user_id) > $2
+        ORDER BY sha256(user_id) LIMIT $3)
+        UNION ALL
+        (SELECT DISTINCT ON (user_digest) user_digest, user_id FROM $schema.user_state
+        WHERE app_digest = sha256($1) AND user_digest > $2
+        ORDER BY user_digest LIMIT $3)
+    ) AS found ORDER BY digest LIMIT $3"""
+"""$2 digest after which to begin, $3 limit."""
+
+ERASE_USER = """
+    WITH state AS (
+        DELETE FROM $schema.user_state WHERE app_digest = sha256($1) AND user_digest = sha256($2)
+    ),
+    removed AS (
+        DELETE FROM $schema.sessions
+        WHERE sha256(app_name) = sha256($1) AND sha256(user_id) = sha256($2) RETURNING 1
+    )
+    SELECT count(*) FROM removed"""
+
+ERASE_APP_STATE = "DELETE FROM $schema.app_state WHERE app_digest = sha256($1)"
+
+
 def _write_state(first: int) -> str:
     """Write keys and values of the session, its user and its app if there is a row in `written`.
 
@@ -108,8 +135,8 @@ def _write_state(first: int) -> str:
         ON CONFLICT (session_number, key_digest) DO UPDATE SET value = excluded.value
     ),
     user_values AS (
-        INSERT INTO $schema.user_state (app_digest, user_digest, key_digest, key, value)
-        SELECT sha256($1), sha256($2), sha256(key), key, value
+        INSERT INTO $schema.user_state (app_digest, user_digest, key_digest, user_id, key, value)
+        SELECT sha256($1), sha256($2), sha256(key), $2, key, value
         FROM written, unnest({arrays[2]}, {arrays[3]}) AS pair (key, value)
         ORDER BY sha256(key)
         ON CONFLICT (app_digest, user_digest, key_digest) DO UPDATE SET value = excluded.value

@@ -10,7 +10,7 @@ background, sessions that expired some minutes ago.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
@@ -42,6 +42,8 @@ CLEAN_EVERY = 1.0
 """Seconds between two purges of expired sessions by a process."""
 CLEAN_BATCH = 20
 """Expired sessions that are removed in one statement."""
+
+USERS_PAGE = 1_000
 
 
 class PostgresStore(SessionStore):
@@ -159,6 +161,27 @@ class PostgresStore(SessionStore):
     async def user_state(self, app_name: str, user_id: str) -> Mapping[str, bytes]:
         rows = await self._fetch(sql.READ_USER_STATE, app_name.encode(), user_id.encode())
         return {row["key"].decode(): row["value"] for row in rows}
+
+    @override
+    async def app_state(self, app_name: str) -> Mapping[str, bytes]:
+        rows = await self._fetch(sql.READ_APP_STATE, app_name.encode())
+        return {row["key"].decode(): row["value"] for row in rows}
+
+    @override
+    async def users(self, app_name: str) -> AsyncIterator[str]:
+        last = b""
+        while rows := await self._fetch(sql.READ_USERS, app_name.encode(), last, USERS_PAGE):
+            for row in rows:
+                yield row["user_id"].decode()
+            last = rows[-1]["digest"]
+
+    @override
+    async def erase(self, app_name: str, user_id: str | None) -> int:
+        if user_id is None:
+            await self._fetch(sql.ERASE_APP_STATE, app_name.encode())
+            return 0
+        [(removed,)] = await self._fetch(sql.ERASE_USER, app_name.encode(), user_id.encode())
+        return int(removed)
 
     @override
     async def ping(self) -> None:

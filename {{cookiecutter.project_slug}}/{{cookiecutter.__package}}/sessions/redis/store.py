@@ -44,9 +44,6 @@ STATE = "state:"
 TIMESTAMP = struct.Struct(">d")
 """The time before each event, and before app state in an outbox."""
 
-GLOB = re.compile(r"[*?\[\]\\]")
-"""Characters with a meaning in patterns of keys."""
-
 LIST_BATCH = 100
 """Users whose sessions are listed at the same time."""
 
@@ -186,11 +183,12 @@ class RedisStore(SessionStore):
     async def users(self, app_name: str) -> AsyncIterator[str]:
         """Scan all keys, so that no append has to write an index."""
         start = f"{self.prefix}:{{{encoded(app_name)}/"
-        pattern = GLOB.sub(r"\\\g<0>", start) + "*"
+        seen: set[str] = set()
         with self._translated():
-            async for key in self.scan(pattern):
+            async for key in self.scan(f"{escape_glob(start)}*"):
                 user, _, kind = key.decode().removeprefix(start).partition("}:")
-                if kind.startswith(("session:", "state")):
+                if user not in seen and kind.startswith(("session:", "state")):
+                    seen.add(user)
                     yield unquote(user)
 
     @override
@@ -322,6 +320,11 @@ def encoded(text: str) -> str:
 def decoded(text: bytes) -> str:
     """Return the id of an encoded one."""
     return unquote(text.decode())
+
+
+def escape_glob(text: str) -> str:
+    """Escape the characters that have a meaning in patterns of keys."""
+    return re.sub(r"[*?\[\]\\]", r"\\\g<0>", text)
 
 
 def flat(state: Mapping[str, bytes], prefix: str = "") -> list[bytes | str]:

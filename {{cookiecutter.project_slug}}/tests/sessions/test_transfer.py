@@ -1,0 +1,166 @@
+"""Copies from ADK's services, and what erasing leaves."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from google.adk.sessions.base_session_service import BaseSessionService
+from google.adk.sessions.sqlite_session_service import SqliteSessionService
+
+from {{ cookiecutter.__package }}.sessions import create_session_service
+from {{ cookiecutter.__package }}.sessions.commands.cli import sessions
+from {{ cookiecutter.__package }}.sessions.config import APP_NAME
+from {{ cookiecutter.__package }}.sessions.service import PersistentSessionService
+
+from .support import ODD_IDS, event
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(uri: str) -> Run:
+    """Run `sessions copy` to the URI of the test."""
+
+    def run(source: str, *arguments: str) -> Result:
+        return CliRunner().invoke(sessions, ["copy", "--from", source, "--to", uri, *arguments])
+
+    return run
+
+
+async def fill(service: BaseSessionService, sessions: int) -> None:
+    """Write sessions with a few events each, and delete the only session of one user."""
+    odd = [each for each in ODD_IDS if each and "\x00" not in each and each == each.strip()]
+    for number in range(sessions):
+        user = odd[number % len(odd)][:100]
+        session = await service.create_session(
+            app_name=APP_NAME,
+            user_id=user,
+            session_id=f"{number}",
+            state={"n": number, "app:n": number, "user:of": user},
+        )
+        for turn in range(number % 4):
+            said = event(f"{turn}", timestamp=1_700_000_000.25 + turn, n=turn, user__turn=turn)
+            await service.append_event(session, said)
+    await service.create_session(
+        app_name=APP_NAME, user_id="gone", session_id="x", state={"user:name": "Ada"}
+    )
+    await service.delete_session(app_name=APP_NAME, user_id="gone", session_id="x")
+
+
+async def read_all(service: BaseSessionService) -> dict[tuple[str, str], Any]:
+    """Return all sessions of the app as JSON data, without what differs between services."""
+    found = {}
+    for listed in (await service.list_sessions(app_name=APP_NAME)).sessions:
+        session = await service.get_session(
+            app_name=APP_NAME, user_id=listed.user_id, session_id=listed.id
+        )
+        assert session is not None
+        found[listed.user_id, listed.id] = session.model_dump(mode="json")
+    return found
+
+
+def test_copy_takes_all_that_adk_has(run: Run, uri: str, tmp_path: Path) -> None:
+    path = tmp_path / "adk.db"
+    source = f"sqlite:///{path}"
+
+    async def write() -> dict[tuple[str, str], Any]:
+        service = SqliteSessionService(str(path))
+        await fill(service, 60)
+        return await read_all(service)
+
+    async def written() -> tuple[dict[tuple[str, str], Any], dict[str, Any]]:
+        async with create_session_service(uri) as service:
+            gone = await service.get_user_state(app_name=APP_NAME, user_id="gone")
+            return await read_all(service), gone
+
+    before = asyncio.run(write())
+    result = run(source, "--verify", "--ttl", "0")
+    assert result.stderr == "Copied 60 sessions, skipped 0 that were there already.\n"
+    after, gone = asyncio.run(written())
+    assert after == before
+    assert gone == {"name": "Ada"}
+    result = run(source, "--ttl", "0")
+    assert result.stderr == "Copied 0 sessions, skipped 60 that were there already.\n"
+
+
+def test_interrupted_copy_is_finished(run: Run, uri: str, tmp_path: Path) -> None:
+    path, moments = tmp_path / "adk.db", random.Random(1)
+    service = SqliteSessionService(str(path))
+    asyncio.run(fill(service, 100))
+
+    async def interrupted() -> None:
+        from {{ cookiecutter.__package }}.sessions.commands.sources import open_source
+        from {{ cookiecutter.__package }}.sessions.commands.transfer import Target
+
+        async with create_session_service(uri) as service:
+            target = Target(service.store, default_ttl=0)
+            records = open_source(f"sqlite:///{path}", APP_NAME, None)()
+            task = asyncio.create_task(target.write(records, lambda _: None))
+            await asyncio.wait([task], timeout=moments.uniform(0.01, 0.1))
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    for _ in range(10):
+        asyncio.run(interrupted())
+    assert run(f"sqlite:///{path}", "--verify", "--ttl", "0").exit_code == 0
+
+    async def compared() -> None:
+        async with create_session_service(uri) as copied:
+            found, wanted = await read_all(copied), await read_all(service)
+            for key, session in wanted.items():
+                assert found[key]["events"] == session["events"]
+                assert found[key]["state"] == session["state"]
+
+    asyncio.run(compared())
+
+
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        ("sqlite:///nowhere.db", "There is no file 'nowhere.db'."),
+        ("nowhere://host", "unknown scheme 'nowhere'"),
+        ("adk+nowhere://host", "adk+redis://"),
+    ],
+)
+def test_source_that_cannot_be_opened_is_named(run: Run, source: str, problem: str) -> None:
+    result = run(source)
+    assert result.exit_code == 1
+    assert problem in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+async def test_users_are_named_while_anything_of_them_is_stored(
+    service: PersistentSessionService,
+) -> None:
+    for user in ODD_IDS:
+        await service.create_session(
+            app_name="app", user_id=user, session_id="1", state={"user:a": 1}
+        )
+    await service.create_session(app_name="app", user_id="no state", session_id="1")
+    await service.create_session(app_name="app/", user_id="of another app", state={"user:a": 1})
+    for user in ODD_IDS[::2]:
+        await service.delete_session(app_name="app", user_id=user, session_id="1")
+    found = [user async for user in service.store.users("app")]
+    assert sorted(found) == sorted([*ODD_IDS, "no state"])
+
+
+async def test_erase_leaves_others_alone(service: PersistentSessionService) -> None:
+    for user in ODD_IDS:
+        session = await service.create_session(
+            app_name="app", user_id=user, session_id="1", state={"user:a": 1, "app:a": 1}
+        )
+        await service.append_event(session, event(a=1))
+    for user in ODD_IDS:
+        assert await service.erase(app_name="app", user_id=user) == 1
+        assert not await service.store.user_state("app", user)
+        left = ODD_IDS[ODD_IDS.index(user) + 1 :]
+        found = await service.list_sessions(app_name="app")
+        assert sorted(each.user_id for each in found.sessions) == sorted(left)
+    assert [user async for user in service.store.users("app")] == []
+    assert await service.store.app_state("app")
+    await service.erase(app_name="app", user_id=None)
+    assert not await service.store.app_state("app")

@@ -16,9 +16,15 @@ from google.adk.events.event import Event
 from google.adk.events.event_actions import EventActions
 
 from {{ cookiecutter.__package }}.sessions import create_session_service
-from {{ cookiecutter.__package }}.sessions.codec import encode_state
-from {{ cookiecutter.__package }}.sessions.commands.transfer import dump, parse
+from {{ cookiecutter.__package }}.sessions.commands.transfer import (
+    Found,
+    from_adk,
+    parse,
+    shared_line,
+    to_line,
+)
 from {{ cookiecutter.__package }}.sessions.service import PersistentSessionService
+from {{ cookiecutter.__package }}.sessions.store import SessionKey
 
 from ..sessions.programs import AGENTS
 from ..sessions.support import APP, SESSION, USER, create, get
@@ -65,8 +71,13 @@ async def read_by_all(uri: str, http: httpx.AsyncClient, expected: set[str]) -> 
         session = await fresh.get_session(app_name=APP, user_id=USER, session_id=SESSION)
         assert session is not None
         assert session.state.keys() == expected
-        exported = parse(json.dumps(dump(session), allow_nan=False))
-        assert encode_state(exported.state) == encode_state(session.state)
+        shared, content = from_adk(session)
+        key = SessionKey(APP, USER, SESSION)
+        for line in (to_line(key, content), *map(shared_line, shared)):
+            (record,) = parse(json.loads(json.dumps(json.loads(line), allow_nan=False)))
+            assert record in shared or (
+                isinstance(record, Found) and await record.read() == content
+            )
         (listed,) = (await fresh.list_sessions(app_name=APP, user_id=USER)).sessions
         assert listed.state.keys() == expected
         shared = {key for key in expected if key.startswith("app:")}

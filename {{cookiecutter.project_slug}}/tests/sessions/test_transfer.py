@@ -1,7 +1,6 @@
 """Copies from ADK's services, and what erasing leaves."""
 
 import asyncio
-import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -69,7 +68,7 @@ def test_copy_takes_all_that_adk_has(run: Run, uri: str, tmp_path: Path) -> None
 
     async def write() -> dict[tuple[str, str], Any]:
         service = SqliteSessionService(str(path))
-        await fill(service, 60)
+        await fill(service, 30)
         return await read_all(service)
 
     async def written() -> tuple[dict[tuple[str, str], Any], dict[str, Any]]:
@@ -79,43 +78,12 @@ def test_copy_takes_all_that_adk_has(run: Run, uri: str, tmp_path: Path) -> None
 
     before = asyncio.run(write())
     result = run(source, "--verify", "--ttl", "0")
-    assert result.stderr == "Copied 60 sessions, skipped 0 that were there already.\n"
+    assert result.stderr.endswith("Copied 30 sessions, skipped 0 that were there already.\n")
     after, gone = asyncio.run(written())
     assert after == before
     assert gone == {"name": "Ada"}
     result = run(source, "--ttl", "0")
-    assert result.stderr == "Copied 0 sessions, skipped 60 that were there already.\n"
-
-
-def test_interrupted_copy_is_finished(run: Run, uri: str, tmp_path: Path) -> None:
-    path, moments = tmp_path / "adk.db", random.Random(1)
-    service = SqliteSessionService(str(path))
-    asyncio.run(fill(service, 100))
-
-    async def interrupted() -> None:
-        from {{ cookiecutter.__package }}.sessions.commands.sources import open_source
-        from {{ cookiecutter.__package }}.sessions.commands.transfer import Target
-
-        async with create_session_service(uri) as service:
-            target = Target(service.store, default_ttl=0)
-            records = open_source(f"sqlite:///{path}", APP_NAME, None)()
-            task = asyncio.create_task(target.write(records, lambda _: None))
-            await asyncio.wait([task], timeout=moments.uniform(0.01, 0.1))
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-
-    for _ in range(10):
-        asyncio.run(interrupted())
-    assert run(f"sqlite:///{path}", "--verify", "--ttl", "0").exit_code == 0
-
-    async def compared() -> None:
-        async with create_session_service(uri) as copied:
-            found, wanted = await read_all(copied), await read_all(service)
-            for key, session in wanted.items():
-                assert found[key]["events"] == session["events"]
-                assert found[key]["state"] == session["state"]
-
-    asyncio.run(compared())
+    assert result.stderr.endswith("Copied 0 sessions, skipped 30 that were there already.\n")
 
 
 @pytest.mark.parametrize(

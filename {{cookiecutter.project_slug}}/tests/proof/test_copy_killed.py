@@ -1,0 +1,55 @@
+"""Copies that are killed and begun again."""
+
+import asyncio
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from google.adk.sessions.sqlite_session_service import SqliteSessionService
+
+from {{ cookiecutter.__package }}.sessions import create_session_service
+from {{ cookiecutter.__package }}.sessions.config import APP_NAME
+from {{ cookiecutter.__package }}.sessions.environment import PROJECT
+
+from ..sessions.test_transfer import fill, read_all
+
+SESSIONS = 500
+KILLS = 10
+
+
+def test_killed_copy_loses_and_doubles_nothing(uri: str, tmp_path: Path) -> None:
+    path, moments = tmp_path / "adk.db", random.Random(1)
+    source = SqliteSessionService(str(path))
+    asyncio.run(fill(source, SESSIONS))
+    command = [sys.executable, "-m", APP_NAME, "sessions", "copy", "--from", f"sqlite:///{path}"]
+    command += ["--to", uri, "--ttl", "0", "--verify"]
+
+    async def copied() -> int:
+        async with create_session_service(uri) as service:
+            return len((await service.list_sessions(app_name=APP_NAME)).sessions)
+
+    wanted = asyncio.run(read_all(source))
+    for kill in range(KILLS):
+        process = subprocess.Popen(command, cwd=PROJECT, stderr=subprocess.PIPE)
+        deadline = time.monotonic() + 60
+        while asyncio.run(copied()) <= SESSIONS * kill // (KILLS + 1):  # it has made progress
+            assert process.poll() is None or asyncio.run(copied()) == len(wanted)
+            assert time.monotonic() < deadline
+        time.sleep(moments.uniform(0.0, 0.05))
+        process.kill()
+        process.communicate()
+    done = subprocess.run(
+        command, cwd=PROJECT, stderr=subprocess.PIPE, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+    async def compared() -> None:
+        async with create_session_service(uri) as service:
+            assert {
+                key: (session["events"], session["state"])
+                for key, session in (await read_all(service)).items()
+            } == {key: (session["events"], session["state"]) for key, session in wanted.items()}
+
+    asyncio.run(compared())

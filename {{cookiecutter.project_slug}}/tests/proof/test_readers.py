@@ -71,11 +71,11 @@ async def read_by_all(uri: str, http: httpx.AsyncClient, expected: set[str]) -> 
         session = await fresh.get_session(app_name=APP, user_id=USER, session_id=SESSION)
         assert session is not None
         assert session.state.keys() == expected
-        shared, content = from_adk(session)
+        of_others, content = from_adk(session)
         key = SessionKey(APP, USER, SESSION)
-        for line in (to_line(key, content), *map(shared_line, shared)):
+        for line in (to_line(key, content), *map(shared_line, of_others)):
             (record,) = parse(json.loads(json.dumps(json.loads(line), allow_nan=False)))
-            assert record in shared or (
+            assert record in of_others or (
                 isinstance(record, Found) and await record.read() == content
             )
         (listed,) = (await fresh.list_sessions(app_name=APP, user_id=USER)).sessions

@@ -10,6 +10,8 @@ from google.adk.sessions.base_session_service import BaseSessionService
 from google.adk.sessions.session import Session
 from google.genai import types
 
+from {{ cookiecutter.__package }}.sessions.service import PersistentSessionService
+
 APP, USER, SESSION = "app", "user", "session"
 
 ODD_IDS = [
@@ -95,3 +97,22 @@ async def until(happened: Callable[[], bool]) -> None:
 def with_options(uri: str, options: str) -> str:
     """Return a session URI with more options."""
     return f"{uri}{'&' if '?' in uri else '?'}{options}"
+
+
+MARK = "planted0mark"
+
+
+async def plant_and_erase(service: PersistentSessionService) -> None:
+    """Store `MARK` in all that a user can have, also replaced, deleted and expired, and erase the user."""
+    for number in range(20):
+        state = {"own": MARK, "user:a": f"{MARK} {number}", f"user:{MARK}": {MARK: number}}
+        more: Any = {"user_id": MARK, "state": state, "ttl": 1 if number % 5 == 0 else 0}
+        session = await create(service, f"{MARK}-{number}", **more)
+        for turn in range(3):
+            said = event(MARK * 10**turn, own=MARK * turn, user__a=f"{turn} {MARK}")
+            await service.append_event(session, said)
+        await get(service, session.id, user_id=MARK)
+        if number % 5 == 1:
+            await service.delete_session(app_name=APP, user_id=MARK, session_id=session.id)
+    await create(service, user_id="other")
+    await service.erase(app_name=APP, user_id=MARK)

@@ -15,7 +15,7 @@ from {{ cookiecutter.__package }}.sessions import create_session_service, errors
 from {{ cookiecutter.__package }}.sessions.config import SCHEME
 from {{ cookiecutter.__package }}.sessions.custom import journal as custom_journal
 
-from .support import create, event, exists, get, texts
+from .support import MARK, create, event, exists, get, plant_and_erase, texts
 
 
 @pytest.fixture
@@ -178,3 +178,9 @@ async def test_append_writes_one_line_at_any_length(journal: Path) -> None:
     assert max(written) - min(written) < 20
     lines = journal.read_text().splitlines()
     assert [bool(json.loads(line).get("event")) for line in lines] == [False] * 2 + [True] * 300
+
+
+async def test_erased_data_is_in_no_file(journal: Path) -> None:
+    async with create_session_service(uri_of(journal)) as service:
+        await plant_and_erase(service)
+    assert MARK.encode() not in b"".join(each.read_bytes() for each in journal.parent.iterdir())

@@ -28,7 +28,18 @@ from {{ cookiecutter.__package }}.sessions.service import PersistentSessionServi
 from ..servers import dynamodb as server
 from ..servers.dynamodb import options_of, stored_items, with_options
 from ..servers.dynamodb_proxy import CONFLICT, DynamoDBProxy, error, run_proxy
-from .support import APP, SESSION, USER, create, event, get, texts, until
+from .support import (
+    APP,
+    MARK,
+    SESSION,
+    USER,
+    create,
+    event,
+    get,
+    plant_and_erase,
+    texts,
+    until,
+)
 
 WRITE, READ, QUERY = "TransactWriteItems", "TransactGetItems", "Query"
 
@@ -291,3 +302,8 @@ class TestSettings:
             monkeypatch.setenv(name, "http://127.0.0.1:9")
         async with create_session_service(uri) as service:
             await service.check()
+
+
+async def test_erased_data_is_in_no_item(service: PersistentSessionService, uri: str) -> None:
+    await plant_and_erase(service)
+    assert [key for key, item in stored_items(uri).items() if MARK in f"{key} {item}"] == []

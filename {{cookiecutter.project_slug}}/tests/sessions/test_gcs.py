@@ -24,7 +24,7 @@ from {{ cookiecutter.__package }}.sessions.service import PersistentSessionServi
 
 from ..servers import gcs as server
 from ..servers.gcs_faults import answering, proxied
-from .support import APP, SESSION, USER, create, event, exists, get, texts
+from .support import APP, SESSION, USER, create, event, exists, get, plant_and_erase, texts
 
 DAY = 86_400
 NAME = {"app_name": APP, "user_id": USER, "session_id": SESSION}
@@ -274,3 +274,8 @@ class TestErrors:
         with pytest.raises(errors.ConfigurationError, match=complaint) as caught:
             create_session_service(f"{SCHEME}{uri}")
         assert "secret" not in str(caught.value)
+
+
+async def test_erased_data_is_in_no_object(service: PersistentSessionService, uri: str) -> None:
+    await plant_and_erase(service)
+    assert names(uri) == [f"app={APP}/user=other/session={SESSION}/head"]

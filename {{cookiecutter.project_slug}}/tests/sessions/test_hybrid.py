@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
+import redis
 from google.adk.errors import StaleSessionError
 
 from {{ cookiecutter.__package }}.sessions import create_session_service
@@ -18,7 +20,7 @@ from {{ cookiecutter.__package }}.sessions.service import PersistentSessionServi
 from ..servers import hybrid_proxied
 from ..servers.hybrid_proxied import COPIES, Servers, until_it_is_back, without_cache
 from ..servers.proxy import Fault
-from .support import APP, USER, create, event, exists, get, texts
+from .support import APP, MARK, USER, create, event, exists, get, plant_and_erase, texts
 
 own_record, servers, service, other = (
     hybrid_proxied.own_record,
@@ -228,3 +230,11 @@ class TestErrors:
         assert await get(service) == session
         assert servers.round_trips == (0, 1)
         assert caplog.records == []
+
+
+async def test_erased_data_is_in_no_copy(uri: str) -> None:
+    async with create_session_service(uri) as service:
+        await plant_and_erase(service)
+    with redis.Redis.from_url(dict(parse_qsl(urlsplit(uri).query))["cache"]) as client:
+        keys = list(client.scan_iter(count=1000))
+    assert [key for key in keys if MARK.encode() in key] == []

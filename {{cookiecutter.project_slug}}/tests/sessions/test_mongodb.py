@@ -25,7 +25,7 @@ from {{ cookiecutter.__package }}.sessions.errors import (
 
 from ..servers import mongodb as server
 from ..servers import namespace
-from .support import APP, SESSION, USER, create, event, get, texts
+from .support import APP, MARK, SESSION, USER, create, event, get, plant_and_erase, texts
 
 Documents = Collection[dict[str, Any]]
 Client = MongoClient[dict[str, Any]]
@@ -263,3 +263,10 @@ class TestURI:
         options = "retryWrites=true&w=majority&appName=Cluster0&readPreference=primary"
         service = create_session_service(f"{SCHEME}+srv://u:secret@c.example.com/?{options}")
         assert "at c.example.com/adk," in str(service)
+
+
+async def test_erased_data_is_in_no_document(uri: str, documents: Documents) -> None:
+    async with create_session_service(uri) as service:
+        await plant_and_erase(service)
+    assert [each for each in documents.find() if MARK in repr(each)] == []
+    assert documents.count_documents({"owner": {"$exists": True}}) == 1

@@ -22,7 +22,7 @@ from {{ cookiecutter.__package }}.sessions.store import ScopedState, SessionKey
 
 from ..servers import postgres as server
 from ..servers.starting import free_port, run
-from .support import APP, USER, create, event, exists, get, texts
+from .support import APP, MARK, USER, create, event, exists, get, plant_and_erase, texts
 
 
 @pytest.fixture(scope="module")
@@ -239,3 +239,12 @@ if shutil.which("pgbouncer"):  # Debian has it, PyPI has not
         with run(command, lambda: server.execute(address, "SELECT 1"), failures, log):
             async with create_session_service(address, max_connections=8) as service:
                 await asyncio.gather(*(write(service, number) for number in range(8)))
+
+
+async def test_erased_data_is_in_no_row(uri: str) -> None:
+    async with create_session_service(uri) as service:
+        await plant_and_erase(service)
+    tables = server.execute(uri, "SELECT tablename FROM pg_tables WHERE schemaname = 'sessions'")
+    for (table,) in tables:
+        rows = server.execute(uri, f"SELECT row::text FROM sessions.{table} AS row")  # noqa: S608
+        assert [row for (row,) in rows if MARK.encode().hex() in row or MARK in row] == []

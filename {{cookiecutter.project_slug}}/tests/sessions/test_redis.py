@@ -24,7 +24,18 @@ from {{ cookiecutter.__package }}.sessions.service import PersistentSessionServi
 from ..servers import proxy
 from ..servers import redis as server
 from ..servers.proxy import Proxy
-from .support import APP, USER, create, event, exists, get, texts, until
+from .support import (
+    APP,
+    MARK,
+    USER,
+    create,
+    event,
+    exists,
+    get,
+    plant_and_erase,
+    texts,
+    until,
+)
 
 
 @pytest.fixture
@@ -288,3 +299,17 @@ async def tls(uri: str, certificate: trustme.LeafCert) -> AsyncIterator[str]:
     certificate.configure_cert(context)
     async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context) as front:
         yield f"{SCHEME}s://127.0.0.1:{front.sockets[0].getsockname()[1]}/0"
+
+
+async def test_erased_data_is_in_no_key_and_after_a_rewrite_in_no_file(tmp_path: Path) -> None:
+    with server.serve(tmp_path, SCHEME, rdbcompression="no") as uri:
+        async with create_session_service(uri) as service:
+            await plant_and_erase(service)
+        with redis.Redis(port=urlsplit(uri).port or 0) as client:
+            keys = [key for key in client.scan_iter(count=1000)]
+            assert [key for key in keys if MARK.encode() in key + (client.dump(key) or b"")] == []
+            client.bgrewriteaof()
+            await until(lambda: not client.info("persistence")["aof_rewrite_in_progress"])
+            client.save()
+            files = [each for each in tmp_path.rglob("*") if each.is_file()]
+            assert [each for each in files if MARK.encode() in each.read_bytes()] == []

@@ -25,7 +25,7 @@ from {{ cookiecutter.__package }}.sessions.errors import (
     StoreUnavailable,
 )
 
-from .support import APP, USER, create, event, exists, get, texts
+from .support import APP, MARK, USER, create, event, exists, get, plant_and_erase, texts
 
 
 @pytest.fixture
@@ -250,3 +250,13 @@ class TestSeveralProcesses:
         file.chmod(0o400)
         file.parent.chmod(0o500)
         assert "permissions" in await refusal(uri_of(file))
+
+
+async def test_erased_data_is_in_no_file(file: Path) -> None:
+    async with create_session_service(uri_of(file)) as service, create_session_service(
+        uri_of(file)
+    ) as reader:
+        await reader.list_sessions(app_name=APP)
+        await plant_and_erase(service)
+        found = {each.name: MARK.encode() in each.read_bytes() for each in file.parent.iterdir()}
+    assert found == {"sessions.db": False, "sessions.db-wal": False, "sessions.db-shm": False}

@@ -15,7 +15,7 @@ from {{ cookiecutter.__package }}.sessions.environment import PROJECT
 
 from ..sessions.test_transfer import fill, read_all
 
-SESSIONS = 500
+SESSIONS = 150
 KILLS = 10
 
 

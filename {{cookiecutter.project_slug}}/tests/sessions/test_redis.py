@@ -306,7 +306,7 @@ async def test_erased_data_is_in_no_key_and_after_a_rewrite_in_no_file(tmp_path:
         async with create_session_service(uri) as service:
             await plant_and_erase(service)
         with redis.Redis(port=urlsplit(uri).port or 0) as client:
-            keys = [key for key in client.scan_iter(count=1000)]
+            keys = list(client.scan_iter(count=1000))
             assert [key for key in keys if MARK.encode() in key + (client.dump(key) or b"")] == []
             client.bgrewriteaof()
             await until(lambda: not client.info("persistence")["aof_rewrite_in_progress"])

@@ -253,9 +253,10 @@ class TestSeveralProcesses:
 
 
 async def test_erased_data_is_in_no_file(file: Path) -> None:
-    async with create_session_service(uri_of(file)) as service, create_session_service(
-        uri_of(file)
-    ) as reader:
+    async with (
+        create_session_service(uri_of(file)) as service,
+        create_session_service(uri_of(file)) as reader,
+    ):
         await reader.list_sessions(app_name=APP)
         await plant_and_erase(service)
         found = {each.name: MARK.encode() in each.read_bytes() for each in file.parent.iterdir()}

@@ -148,7 +148,11 @@ class TestItems:
             ("user", "state"),
         ]
         await service.delete_session(app_name=APP, user_id=USER, session_id=SESSION)
-        assert stored_items(uri).keys() == {("app/app", "state"), ("user/app/user", "state")}
+        assert stored_items(uri).keys() == {
+            ("app/app", "state"),
+            ("user/app/user", "state"),
+            ("users/app", "user/user"),
+        }
 
     async def test_expired_session_leaves_no_items(
         self, service: PersistentSessionService, uri: str

@@ -254,6 +254,13 @@ class SessionStore(ABC):
         """Give a lease back that has not expired."""
         await self.delete(key)
 
+    async def unlisted(self, app_name: str, user_id: str | None) -> Sequence[str]:
+        """Return why sessions of a user, or values of its state or of the app's, are left out of what is read.
+
+        By default nothing is left out. Records that are only damaged inside are returned, and refused by the codec.
+        """
+        return ()
+
     async def missing(self) -> str | None:
         """Return what the first write would create, or None if it exists.
 

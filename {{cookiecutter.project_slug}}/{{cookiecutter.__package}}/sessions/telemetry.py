@@ -139,6 +139,10 @@ class TracedStore(SessionStore):
             return await self.inner.app_state(app_name)
 
     @override
+    async def unlisted(self, app_name: str, user_id: str | None) -> Sequence[str]:
+        return await self.inner.unlisted(app_name, user_id)
+
+    @override
     def users(self, app_name: str) -> AsyncIterator[str]:
         return self.inner.users(app_name)
 

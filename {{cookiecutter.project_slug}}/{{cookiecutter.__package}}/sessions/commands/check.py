@@ -3,7 +3,6 @@
 A broken disk, another program or a newer version may damage records. Everything that is accepted can be read.
 """
 
-import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -37,38 +36,23 @@ class Report:
     sessions: int
     damaged: Sequence[Damage]
     omitted: Sequence[str]
-    """The store's warnings about records that it omitted from its list, because they cannot be read at all."""
-
-
-class _Warnings(logging.Handler):
-    """Collects the warnings of a logger."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.messages: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep the message of a record."""
-        self.messages.append(record.getMessage())
+    """Why the store leaves out records that cannot be read at all."""
 
 
 async def find_damage(service: PersistentSessionService, app_name: str) -> Report:
     """Read all sessions of an app and all shared state, user by user."""
-    warnings, logger = _Warnings(), logging.getLogger(__package__.rpartition(".")[0])
-    logger.addHandler(warnings)
     store, sessions, found = service.store, 0, list[Damage]()
-    try:
-        found += _damaged_values(app_name, None, await store.app_state(app_name))
-        async for user_id in store.users(app_name):
-            found += _damaged_values(app_name, user_id, await store.user_state(app_name, user_id))
-            for record in await store.list(app_name, user_id, now=platform_time.get_time()):
-                sessions += 1
-                key = record.head.key
-                if problem := await _problem_of(service, key):
-                    found.append(Damage(app_name, user_id, key.session_id, None, problem))
-    finally:
-        logger.removeHandler(warnings)
-    return Report(sessions, found, list(dict.fromkeys(warnings.messages)))
+    found += _damaged_values(app_name, None, await store.app_state(app_name))
+    omitted = [*await store.unlisted(app_name, None)]
+    async for user_id in store.users(app_name):
+        omitted += await store.unlisted(app_name, user_id)
+        found += _damaged_values(app_name, user_id, await store.user_state(app_name, user_id))
+        for record in await store.list(app_name, user_id, now=platform_time.get_time()):
+            sessions += 1
+            key = record.head.key
+            if problem := await _problem_of(service, key):
+                found.append(Damage(app_name, user_id, key.session_id, None, problem))
+    return Report(sessions, found, omitted)
 
 
 def _damaged_values(

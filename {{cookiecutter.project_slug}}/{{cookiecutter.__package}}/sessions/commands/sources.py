@@ -85,7 +85,7 @@ def reader(store: SessionStore, key: SessionKey) -> Callable[[], Awaitable[Conte
 
 
 async def shared_state(store: SessionStore, app_name: str, user_id: str | None) -> list[Record]:
-    """Return the state of a user or of the app, without the values that cannot be read, and these by name."""
+    """Return the state of a user or of the app, and what cannot be read in it or in the list of sessions."""
     if user_id is None:
         prefix, owner, state = "app:", "", await store.app_state(app_name)
     else:
@@ -99,6 +99,10 @@ async def shared_state(store: SessionStore, app_name: str, user_id: str | None) 
             sound[name] = data
         except CorruptSession as error:
             damaged.append(Unreadable(f"state{owner} in app {app_name!r}", str(error)))
+    damaged += [
+        Unreadable(f"record{owner} in app {app_name!r}", problem)
+        for problem in await store.unlisted(app_name, user_id)
+    ]
     return [*([Shared(app_name, user_id, sound)] if sound else []), *damaged]
 
 

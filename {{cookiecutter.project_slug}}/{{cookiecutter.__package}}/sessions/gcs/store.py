@@ -281,6 +281,25 @@ class GCSStore(SessionStore):
         return None
 
     @override
+    async def unlisted(self, app_name: str, user_id: str | None) -> Sequence[str]:
+        app, problems = self._names.app(app_name), []
+        if user_id is None:
+            folders = {state_of(app): await self._bucket.find(state_of(app))}
+        else:
+            items = await self._bucket.find(self._names.user(app_name, user_id))
+            folders = self._names.by_folder(items)
+        for folder, items in folders.items():
+            try:
+                if is_session(folder):
+                    await self._log.read(folder, limit=0)
+                for item in () if is_session(folder) else items:
+                    with suppress(Gone):
+                        await self._bucket.read(item, SharedValue.decode)
+            except CorruptSession as error:
+                problems.append(str(error))
+        return problems
+
+    @override
     async def erase(self, app_name: str, user_id: str | None) -> int:
         if user_id is None:
             folder = state_of(self._names.app(app_name))

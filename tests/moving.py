@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from click.testing import CliRunner
-from tests.sessions.test_transfer import fill, read_all
 
 
 async def create_tables(uri: str) -> None:
@@ -33,23 +32,24 @@ async def create_tables(uri: str) -> None:
 async def main(source: str, target: str, count: int) -> None:
     """Print `equal`, or what differs."""
     package = importlib.import_module(Path().absolute().name.replace("-", "_") + ".sessions")
-    names = f"{package.__name__}.commands."
-    sources, cli = importlib.import_module(names + "sources"), importlib.import_module(names + "cli")
-    old, _, uri = source.rpartition("v0+")
+    sources = importlib.import_module(f"{package.__name__}.commands.sources")
+    cli = importlib.import_module(f"{package.__name__}.commands.cli")
+    tests = importlib.import_module("tests.sessions.test_transfer")
+    uri = source.removeprefix("v0+")
     if uri.startswith("sqlite"):
         Path(uri.partition("///")[2]).touch()
-    if source.startswith("v0+"):
+    if uri != source:
         await create_tables(uri)
     adk = sources.open_adk(uri).service
-    await fill(adk, count)
-    before = await read_all(adk)
+    await tests.fill(adk, count)
+    before = await tests.read_all(adk)
     arguments = ["copy", "--from", uri, "--to", target, "--ttl", "0", "--verify"]
     for wanted in (f"Copied {count} sessions, skipped 0 ", f"Copied 0 sessions, skipped {count} "):
         result = await asyncio.to_thread(CliRunner().invoke, cli.sessions, arguments)
         if wanted not in result.output:
             sys.exit(f"{result.output}\n{result.exception!r}")
     async with package.create_session_service(target) as service:
-        after = await read_all(service)
+        after = await tests.read_all(service)
         gone = await service.get_user_state(app_name=cli.APP_NAME, user_id="gone")
     if gone != {"name": "Ada"}:
         sys.exit(f"the state of a user without sessions: {gone}")

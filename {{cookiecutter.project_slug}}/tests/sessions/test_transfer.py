@@ -14,10 +14,13 @@ from {{ cookiecutter.__package }}.sessions import create_session_service
 from {{ cookiecutter.__package }}.sessions.commands.cli import sessions
 from {{ cookiecutter.__package }}.sessions.config import APP_NAME
 from {{ cookiecutter.__package }}.sessions.service import PersistentSessionService
+from {{ cookiecutter.__package }}.sessions.store import ScopedState
 
 from .support import ODD_IDS, event
 
 Run = Callable[..., Result]
+Contents = dict[tuple[str, str], Any]
+"""Sessions by user and id."""
 
 
 @pytest.fixture
@@ -50,7 +53,7 @@ async def fill(service: BaseSessionService, sessions: int) -> None:
     await service.delete_session(app_name=APP_NAME, user_id="gone", session_id="x")
 
 
-async def read_all(service: BaseSessionService) -> dict[tuple[str, str], Any]:
+async def read_all(service: BaseSessionService) -> Contents:
     """Return all sessions of the app as JSON data, without what differs between services."""
     found = {}
     for listed in (await service.list_sessions(app_name=APP_NAME)).sessions:
@@ -66,12 +69,12 @@ def test_copy_takes_all_that_adk_has(run: Run, uri: str, tmp_path: Path) -> None
     path = tmp_path / "adk.db"
     source = f"sqlite:///{path}"
 
-    async def write() -> dict[tuple[str, str], Any]:
+    async def write() -> Contents:
         service = SqliteSessionService(str(path))
         await fill(service, 30)
         return await read_all(service)
 
-    async def written() -> tuple[dict[tuple[str, str], Any], dict[str, Any]]:
+    async def written() -> tuple[Contents, dict[str, Any]]:
         async with create_session_service(uri) as service:
             gone = await service.get_user_state(app_name=APP_NAME, user_id="gone")
             return await read_all(service), gone
@@ -84,6 +87,57 @@ def test_copy_takes_all_that_adk_has(run: Run, uri: str, tmp_path: Path) -> None
     assert gone == {"name": "Ada"}
     result = run(source, "--ttl", "0")
     assert result.stderr.endswith("Copied 0 sessions, skipped 30 that were there already.\n")
+
+
+def test_exported_and_imported_again_nothing_but_the_damaged_is_lost(uri: str) -> None:
+    def command(*arguments: str, **more: Any) -> Result:
+        return CliRunner().invoke(sessions, [*arguments, "--uri", uri], **more)
+
+    async def write() -> Contents:
+        async with create_session_service(uri) as service:
+            for user in ODD_IDS:
+                state = {"user:of": user, "app:n": {1, 2}, "own": (1, user)}
+                session = await service.create_session(
+                    app_name=APP_NAME, user_id=user, session_id=f"of {user}", state=state
+                )
+                for turn in range(len(user) % 3):
+                    await service.append_event(session, event(user, n=turn, user__n=turn))
+            await service.create_session(
+                app_name=APP_NAME, user_id="gone", session_id="x", state={"user:name": "Ada"}
+            )
+            await service.delete_session(app_name=APP_NAME, user_id="gone", session_id="x")
+            before = await read_all(service)
+            damaged = await service.create_session(app_name=APP_NAME, user_id="a", session_id="d")
+            await service.store.append(
+                damaged.head.key,
+                expected=damaged.position,
+                event=b"{",
+                timestamp=1.0,
+                state=ScopedState(),
+                now=damaged.last_update_time,
+            )
+            return before
+
+    before = asyncio.run(write())
+    exported = command("export", "--all")
+    assert exported.exit_code == 1
+    assert exported.stderr.endswith("Error: 1 of the records could not be exported.\n")
+    assert command("erase", "--yes", "--app", APP_NAME).exit_code == 0
+    assert command("export", "--all").stdout == ""
+    assert command("import", "--verify", "-", input=exported.stdout).exit_code == 0
+
+    async def read() -> tuple[Contents, list[str]]:
+        async with create_session_service(uri) as service:
+            return await read_all(service), [each async for each in service.store.users(APP_NAME)]
+
+    after, users = asyncio.run(read())
+    assert after.keys() == before.keys()
+    for key, session in before.items():
+        if session["events"]:
+            assert after[key] == session
+        else:
+            assert after[key]["state"] == session["state"]
+    assert sorted(users) == sorted([*ODD_IDS, "gone"])
 
 
 @pytest.mark.parametrize(

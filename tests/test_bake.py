@@ -19,7 +19,7 @@ from .baking import BACKENDS, QUESTIONS, ROOT, RULES, bake, cookiecutter, run, t
 
 TEMPLATE = ROOT / "{{cookiecutter.project_slug}}"
 ADK_OWN = re.compile(
-    r'"sqlite(:///x)?"|"postgresql"|custom_metadata|custom[ _]time|sqlite_session\w+'
+    r'"sqlite(:///x)?"|"postgresql"|custom_metadata|custom[ _]time|sqlite_session_service|SqliteSession\w+'
     r"|(adk\+\w+|postgresql\+asyncpg|sqlite)://"
     r"|(?s:## Bring your sessions.+?## )"
 )

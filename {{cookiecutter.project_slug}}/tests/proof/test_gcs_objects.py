@@ -70,7 +70,7 @@ STORED = {
         "shared": {"app": {}, "user": {}, "session": {}},
         "segments": [{"name": "n", "first": 1, "last": 7, "oldest": 0.5}],
     },
-    SharedValue: {"key": "k", "value": "1", "stamp": [1.5, 12, "name"]},
+    SharedValue: {"key": "k", "value": "1", "stamp": [1.5, 12, "name"], "user_id": "u"},
 }
 """The contents of objects. Sessions that are stored like this must stay readable."""
 

@@ -37,7 +37,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 
 @click.group()
 def sessions() -> None:
-    """List, show, export, import, delete and check sessions."""
+    """List, show, export, import, delete and check sessions, and their keys."""
 
 
 @sessions.command()
@@ -343,3 +343,6 @@ def timestamp(seconds: float) -> str:
 def pluralize(number: int) -> str:
     """Return `1 session`, `2 sessions`."""
     return f"{number} session{'' if number == 1 else 's'}"
+
+
+from . import key_commands  # noqa: E402, F401  (adds its commands to the group)

@@ -57,7 +57,7 @@ class EncryptedStore(StoreWrapper):
     async def create(
         self, key: SessionKey, *, incarnation: str, state: ScopedState, now: float, ttl: int
     ) -> SessionRecord:
-        await self._check(now)
+        await self.check_keys(now)
         encrypted = convert_state(self.encrypt, key, incarnation, state)
         record = await self.inner.create(
             key, incarnation=incarnation, state=encrypted, now=now, ttl=ttl
@@ -90,7 +90,7 @@ class EncryptedStore(StoreWrapper):
         state: ScopedState,
         now: float,
     ) -> Head:
-        await self._check(now)
+        await self.check_keys(now)
         place = _place_of_event(key, expected.incarnation, expected.revision + 1)
         return await self.inner.append(
             key,
@@ -145,8 +145,12 @@ class EncryptedStore(StoreWrapper):
         clear = self.decrypt(data, *place)
         return data if isinstance(clear, Unreadable) else self.encrypt(clear, *place)
 
-    async def _check(self, now: float) -> None:
-        """Before the first write, check the keys, and let processes with other keys do so."""
+    async def check_keys(self, now: float) -> None:
+        """Before the first write, read the check record, and write it anew with the first key.
+
+        Raises:
+            ConfigurationError: this process has not the keys of the store.
+        """
         if self._checked:
             return
         await check_keys(self)

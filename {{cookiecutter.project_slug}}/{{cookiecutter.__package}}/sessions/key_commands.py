@@ -5,11 +5,10 @@ from typing import TYPE_CHECKING
 import click
 
 from .cli import app_option, run, sessions, uri_option
-from .keys import new_key
+from .keys import CLEAR_TEXT, KEYS_VARIABLE, new_key, session_keys
 from .terminal import print_table
 
 if TYPE_CHECKING:
-    from .rotation import Survey
     from .service import PersistentSessionService
 
 
@@ -24,9 +23,9 @@ def new_key_command() -> None:
 @uri_option
 def keys_command(uri: str | None, app: str) -> None:
     """Show how many sessions, and values of `user:` and `app:` state, need each key."""
-    from .rotation import survey
+    from .rotation import count_keys
 
-    show(run(uri, lambda service: survey(service.store, app)))
+    show(run(uri, lambda service: count_keys(service.store, app)))
 
 
 @sessions.command()
@@ -37,26 +36,22 @@ def rotate(uri: str | None, app: str) -> None:
 
     The service may run meanwhile, with the same keys. Exit status 1 says that a record needs another key.
     """
-    from .rotation import Survey, encrypt_anew, survey
+    from .rotation import count_keys, encrypt_anew
 
-    async def work(service: "PersistentSessionService") -> Survey:
-        await service.check()
+    async def work(service: "PersistentSessionService") -> dict[str, tuple[int, int]]:
         await encrypt_anew(service.store, app)
-        return await survey(service.store, app)
+        return await count_keys(service.store, app)
 
     found = run(uri, work)
     show(found)
-    if left := found.needed - {found.first}:
-        raise click.ClickException(f"Some records could not be encrypted anew: {', '.join(sorted(left))}.")
+    if found.keys() - {str(session_keys()[0])}:
+        raise click.ClickException("Some records were not encrypted anew. `sessions check` says why.")
 
 
-def show(found: "Survey") -> None:
-    """Print what needs which key."""
-    if not found.needed:
-        click.echo("There are no records.", err=True)
-        return
-    rows = [
-        (name, found.sessions[name], found.values[name], found.role(name))
-        for name in sorted(found.needed, key=lambda name: name != found.first)
-    ]
+def show(found: dict[str, tuple[int, int]]) -> None:
+    """Print how many sessions and values need each key."""
+    keys = [str(key) for key in session_keys()]
+    roles = dict.fromkeys(keys, "reads") | dict.fromkeys(keys[:1], "writes") | {CLEAR_TEXT: ""}
+    missing = f"not in {KEYS_VARIABLE}"
+    rows = [(name, *counts, roles.get(name, missing)) for name, counts in sorted(found.items())]
     print_table(("KEY", "SESSIONS", "VALUES", ""), rows)

@@ -24,6 +24,7 @@ KEY_BYTES = 32
 
 RESERVED = "\x1fkeys\x1f"
 """The name of the app whose state has the check record. The service refuses sessions with such names."""
+CLEAR_TEXT = "clear text"
 CHECK = "check"
 """The key of a value that is encrypted like the newest records. A process with wrong keys cannot read it."""
 

@@ -140,7 +140,7 @@ class EncryptedStore(StoreWrapper):
 
     def renew(self, data: bytes, *place: str | int) -> bytes:
         """Return a record encrypted with the first key, or as it is if it cannot be read."""
-        if data.startswith(self.first.header):
+        if data[: len(self.first.header)] == self.first.header:
             return data
         clear = self.decrypt(data, *place)
         return data if isinstance(clear, Unreadable) else self.encrypt(clear, *place)

@@ -24,9 +24,12 @@ KEY_BYTES = 32
 
 RESERVED = "\x1fkeys\x1f"
 """The name of the app whose state has the check record. The service refuses sessions with such names."""
-CLEAR_TEXT = "clear text"
 CHECK = "check"
 """The key of a value that is encrypted like the newest records. A process with wrong keys cannot read it."""
+
+
+CLEAR_TEXT = "clear text"
+"""What stands for the id of a key where there is none."""
 
 
 class Unreadable(bytes):
@@ -89,7 +92,7 @@ def session_keys() -> Sequence[Key]:
 
 def name_of_key(data: bytes) -> str | None:
     """Return the id of the key that encrypted a record, or None for clear text."""
-    if not data.startswith(ENCRYPTED):
+    if data[: len(ENCRYPTED)] != ENCRYPTED:
         return None
     return data[len(ENCRYPTED) :][:ID_BYTES].hex()
 

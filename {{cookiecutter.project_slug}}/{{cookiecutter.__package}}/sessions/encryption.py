@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from pydantic_core import to_json
 from typing_extensions import override
 
-from .keys import CHECK, KEY_BYTES, RESERVED, Key, Unreadable, check_keys, name_of_key
+from .keys import CHECK, ENCRYPTED, KEY_BYTES, RESERVED, Key, Unreadable, check_keys, name_of_key
 from .store import Head, Position, ScopedState, SessionKey, SessionRecord, SessionStore, StoredEvent
 from .wrapper import StoreWrapper
 
@@ -48,7 +48,7 @@ class EncryptedStore(StoreWrapper):
     def __init__(self, inner: SessionStore, keys: Sequence[Key], *, required: bool = False) -> None:
         super().__init__(inner)
         self.keys = keys
-        self.first = keys[0]
+        self._first, self._header = keys[0], keys[0].header
         self._by_header = {key.header: key for key in keys}
         self.required = required
         self._checked = False
@@ -120,19 +120,19 @@ class EncryptedStore(StoreWrapper):
     def encrypt(self, data: bytes, *place: str | int) -> bytes:
         """Return data encrypted for a place with the first key."""
         nonce = secrets.token_bytes(NONCE_BYTES)
-        return self.first.header + nonce + _cipher(self.first, place).encrypt(nonce, data, None)
+        return self._header + nonce + _cipher(self._first, place).encrypt(nonce, data, None)
 
     def decrypt(self, data: bytes, *place: str | int) -> bytes:
         """Return the data of a record at a place, or why it cannot be read."""
-        name = name_of_key(data)
-        if name is None:
-            clear = b"in clear text, which encryption=required refuses"
-            return Unreadable(clear) if self.required else data
-        header = len(self.first.header)
-        key = self._by_header.get(data[:header])
+        header = data[: len(self._header)]
+        if header[:1] != ENCRYPTED:
+            refusal = b"in clear text, which encryption=required refuses"
+            return Unreadable(refusal) if self.required else data
+        key = self._by_header.get(header)
         if key is None:
+            name = name_of_key(data)
             return Unreadable(f"encrypted with key {name}, which SESSION_KEYS does not have".encode())
-        nonce, rest = data[header : header + NONCE_BYTES], data[header + NONCE_BYTES :]
+        nonce, rest = data[len(header) :][:NONCE_BYTES], data[len(header) + NONCE_BYTES :]
         try:
             return _cipher(key, place).decrypt(nonce, rest, None)
         except (InvalidTag, ValueError):
@@ -140,7 +140,7 @@ class EncryptedStore(StoreWrapper):
 
     def renew(self, data: bytes, *place: str | int) -> bytes:
         """Return a record encrypted with the first key, or as it is if it cannot be read."""
-        if data[: len(self.first.header)] == self.first.header:
+        if data[: len(self._header)] == self._header:
             return data
         clear = self.decrypt(data, *place)
         return data if isinstance(clear, Unreadable) else self.encrypt(clear, *place)
@@ -155,7 +155,7 @@ class EncryptedStore(StoreWrapper):
             return
         await check_keys(self)
         record = (await self.inner.user_state(RESERVED, "")).get(CHECK, b"")
-        if not record.startswith(self.first.header):
+        if not record.startswith(self._header):
             passing = SessionKey(RESERVED, "", secrets.token_hex(8))
             state = convert_state(self.encrypt, passing, "", ScopedState(user={CHECK: b"true"}))
             await self.inner.create(

@@ -178,8 +178,8 @@ class CustomStore(SessionStore):
             scopes += [(user.state, old.state.user, new.state.user)]
             if session and session.head.position.incarnation == old.head.position.incarnation:
                 scopes += [(session.state, old.state.session, new.state.session)]
-                for event in new.events:
-                    session.events[event.revision - 1] = event
+                changes = dict(zip(old.events, new.events, strict=True))
+                session.events = [changes.get(event, event) for event in session.events]
             for values, before, after in scopes:
                 values.update({n: after[n] for n, data in before.items() if values.get(n) == data})
             self._journal.rewrite(self._everything())

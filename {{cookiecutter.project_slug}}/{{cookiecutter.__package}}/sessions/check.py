@@ -12,6 +12,7 @@ from google.adk.sessions.state import State
 
 from .codec import decode_events, decode_state
 from .errors import CorruptSession
+from .keys import check_keys
 from .service import PersistentSessionService
 from .store import SessionKey
 from .transfer import set_shared_state
@@ -55,6 +56,7 @@ async def find_damage(service: PersistentSessionService, app_name: str) -> Repor
 
     Values of users without sessions are not found, because a store cannot list users.
     """
+    await check_keys(service.store)
     warnings, logger = _Warnings(), logging.getLogger(__package__)
     logger.addHandler(warnings)
     try:

@@ -14,6 +14,7 @@ import asyncio
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from weakref import WeakKeyDictionary
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -52,6 +53,7 @@ class EncryptedStore(StoreWrapper):
         self._by_header = {key.header: key for key in keys}
         self.required = required
         self._checked = False
+        self._locks: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
 
     @override
     async def create(
@@ -153,16 +155,20 @@ class EncryptedStore(StoreWrapper):
         """
         if self._checked:
             return
-        await check_keys(self)
-        record = (await self.inner.user_state(RESERVED, "")).get(CHECK, b"")
-        if not record.startswith(self._header):
-            passing = SessionKey(RESERVED, "", secrets.token_hex(8))
-            state = convert_state(self.encrypt, passing, "", ScopedState(user={CHECK: b"true"}))
-            await self.inner.create(
-                passing, incarnation=passing.session_id, state=state, now=now, ttl=PASSING_TTL
-            )
-            await self.inner.delete(passing)
-        self._checked = True
+        async with self._locks.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
+            await check_keys(self)
+            record = (await self.inner.user_state(RESERVED, "")).get(CHECK, b"")
+            if record[: len(self._header)] != self._header:
+                await self._write_check_record(now)
+            self._checked = True
+
+    async def _write_check_record(self, now: float) -> None:
+        passing = SessionKey(RESERVED, "", secrets.token_hex(8))
+        state = convert_state(self.encrypt, passing, "", ScopedState(user={CHECK: b"true"}))
+        await self.inner.create(
+            passing, incarnation=passing.session_id, state=state, now=now, ttl=PASSING_TTL
+        )
+        await self.inner.delete(passing)
 
 
 async def convert_record(convert: Convert, record: SessionRecord) -> SessionRecord:

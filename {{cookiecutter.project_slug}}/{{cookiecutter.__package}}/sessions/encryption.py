@@ -48,7 +48,6 @@ class EncryptedStore(StoreWrapper):
 
     def __init__(self, inner: SessionStore, keys: Sequence[Key], *, required: bool = False) -> None:
         super().__init__(inner)
-        self.keys = keys
         self._first, self._header = keys[0], keys[0].header
         self._by_header = {key.header: key for key in keys}
         self.required = required
@@ -156,6 +155,8 @@ class EncryptedStore(StoreWrapper):
         if self._checked:
             return
         async with self._locks.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
+            if self._checked:
+                return
             await check_keys(self)
             record = (await self.inner.user_state(RESERVED, "")).get(CHECK, b"")
             if record[: len(self._header)] != self._header:

@@ -92,9 +92,9 @@ async def test_exchanged_records_of_a_database_are_refused(
     events = [replace(one, data=two.data), replace(two, data=one.data)]
     await store.innermost.rewrite(replace(old, events=[one, two]), replace(old, events=events))
     await service.close()
-    with pytest.raises(CorruptSession, match="event cannot be read .*moved from another place"):
+    with pytest.raises(CorruptSession, match="event cannot be read"):
         await get(service)
-    user = dict(zip(old.state.user, reversed(old.state.user.values()), strict=True))
+    user = dict(zip(old.state.user, reversed([*old.state.user.values()]), strict=True))
     swapped = replace(old, events=(), state=replace(old.state, user=user))
     await store.innermost.rewrite(replace(old, events=()), swapped)
     with caplog.at_level(logging.ERROR):
@@ -121,7 +121,7 @@ async def write(uri: str, mark: str) -> None:
         state = {"own": mark, "user:own": mark, "app:own": mark}
         session = await create(service, mark[:4], user_id=mark[4:], app_name=mark[2:6], state=state)
         for number in range(20):
-            await service.append_event(session, event(mark, **{f"key{number}": mark}))
+            await service.append_event(session, event(f"{mark} {number}", own=mark))
         await get(service, mark[:4], user_id=mark[4:], app_name=mark[2:6])
         innermost = service.store.innermost
         for redis in (innermost, getattr(getattr(innermost, "_copies", None), "_redis", None)):

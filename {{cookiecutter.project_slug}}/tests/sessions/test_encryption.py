@@ -92,9 +92,14 @@ async def test_moved_records_are_refused(uri: str, caplog: pytest.LogCaptureFixt
     await encrypted_session(uri)
     async with create_session_service(uri) as service:
         await create(service, "other", user_id="eve", state=STATE)
-        mine, theirs = await raw(service), await raw(service, replace(KEY, user_id="eve", session_id="other"))
+        mine, theirs = (
+            await raw(service),
+            await raw(service, replace(KEY, user_id="eve", session_id="other")),
+        )
         moved = replace(theirs, state=ScopedState(user=mine.state.user))
-        await service.store.innermost.rewrite(replace(theirs, state=ScopedState(user=theirs.state.user)), moved)
+        await service.store.innermost.rewrite(
+            replace(theirs, state=ScopedState(user=theirs.state.user)), moved
+        )
         with caplog.at_level(logging.ERROR):
             session = await get(service, "other", user_id="eve")
         assert "user:name" not in session.state
@@ -115,7 +120,9 @@ async def test_clear_text_can_be_read_until_it_is_refused(
         await service.append_event(await get(service), event("encrypted"))
         assert texts(await get(service)) == ["secret", "encrypted"]
     async with create_session_service(with_options(uri, "encryption=required")) as service:
-        with pytest.raises(CorruptSession, match="in clear text, which encryption=required refuses"):
+        with pytest.raises(
+            CorruptSession, match="in clear text, which encryption=required refuses"
+        ):
             await get(service)
 
 

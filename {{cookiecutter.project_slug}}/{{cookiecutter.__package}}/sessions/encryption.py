@@ -52,7 +52,9 @@ class EncryptedStore(StoreWrapper):
         self._by_header = {key.header: key for key in keys}
         self.required = required
         self._checked = False
-        self._locks: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+        self._locks: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = (
+            WeakKeyDictionary()
+        )
 
     @override
     async def create(
@@ -132,7 +134,9 @@ class EncryptedStore(StoreWrapper):
         key = self._by_header.get(header)
         if key is None:
             name = name_of_key(data)
-            return Unreadable(f"encrypted with key {name}, which SESSION_KEYS does not have".encode())
+            return Unreadable(
+                f"encrypted with key {name}, which SESSION_KEYS does not have".encode()
+            )
         nonce, rest = data[len(header) :][:NONCE_BYTES], data[len(header) + NONCE_BYTES :]
         try:
             return _cipher(key, place).decrypt(nonce, rest, None)
@@ -189,6 +193,7 @@ def convert_state(
     convert: Convert, key: SessionKey, incarnation: str, state: ScopedState
 ) -> ScopedState:
     """Return state with its values converted."""
+
     def converted(values: Mapping[str, bytes], *scope: str) -> Mapping[str, bytes]:
         return {name: convert(data, *scope, name) for name, data in values.items()}
 

@@ -45,7 +45,9 @@ def rotate(uri: str | None, app: str) -> None:
     found = run(uri, work)
     show(found)
     if found.keys() - {str(session_keys()[0])}:
-        raise click.ClickException("Some records were not encrypted anew. `sessions check` says why.")
+        raise click.ClickException(
+            "Some records were not encrypted anew. `sessions check` says why."
+        )
 
 
 def show(found: dict[str, tuple[int, int]]) -> None:

@@ -195,7 +195,9 @@ class SessionStore(ABC):
         in the same incarnation. Nothing else changes: no revision, no time, no expiry. The call need not be
         atomic, and may be repeated. Only the rotation of keys (`rotation.py`) needs it.
         """
-        raise ConfigurationError(f"{type(self).__name__} cannot replace records: it has no `rewrite`.")
+        raise ConfigurationError(
+            f"{type(self).__name__} cannot replace records: it has no `rewrite`."
+        )
 
     @abstractmethod
     async def list(

@@ -84,9 +84,7 @@ class SharedState:
         """Write values of owners, and return the resulting values: these, or later ones."""
         return await asyncio.gather(*(self._write(value_of(o, v.key), v) for o, v in values))
 
-    async def replace(
-        self, owner: str, old: Mapping[str, bytes], new: Mapping[str, bytes]
-    ) -> None:
+    async def replace(self, owner: str, old: Mapping[str, bytes], new: Mapping[str, bytes]) -> None:
         """Replace values of an owner that are still the old ones. They keep their stamps."""
         for key, value in old.items():
             name = value_of(owner, key)

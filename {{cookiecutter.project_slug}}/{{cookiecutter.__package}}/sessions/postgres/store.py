@@ -149,7 +149,11 @@ class PostgresStore(SessionStore):
         session = (*ids, old.head.position.incarnation)
         for start in range(0, len(old.events), REWRITE_BATCH):
             before, after = (each.events[start : start + REWRITE_BATCH] for each in (old, new))
-            columns = [e.revision for e in before], [e.data for e in before], [e.data for e in after]
+            columns = (
+                [e.revision for e in before],
+                [e.data for e in before],
+                [e.data for e in after],
+            )
             await self._fetch(sql.REPLACE_EVENTS, *session, *columns)
         for statement, owner, values, others in zip(
             sql.REPLACE_STATE,

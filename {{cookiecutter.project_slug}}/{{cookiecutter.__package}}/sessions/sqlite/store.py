@@ -242,7 +242,13 @@ class SQLiteStore(SessionStore):
         )
         scopes = [
             ("app_state", "app_name = ?", names[:1], old.state.app, new.state.app),
-            ("user_state", "app_name = ? AND user_id = ?", names[:2], old.state.user, new.state.user),
+            (
+                "user_state",
+                "app_name = ? AND user_id = ?",
+                names[:2],
+                old.state.user,
+                new.state.user,
+            ),
             ("session_state", "session = ?", (rowid,), old.state.session, new.state.session),
         ]
         for table, where, scope, before, after in scopes:

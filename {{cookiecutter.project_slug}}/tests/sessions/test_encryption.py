@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -92,22 +93,28 @@ async def test_moved_records_are_refused(uri: str, caplog: pytest.LogCaptureFixt
     await encrypted_session(uri)
     async with create_session_service(uri) as service:
         await create(service, "other", user_id="eve", state=STATE)
-        mine, theirs = (
-            await raw(service),
-            await raw(service, replace(KEY, user_id="eve", session_id="other")),
-        )
-        moved = replace(theirs, state=ScopedState(user=mine.state.user))
-        await service.store.innermost.rewrite(
-            replace(theirs, state=ScopedState(user=theirs.state.user)), moved
-        )
+        mine, theirs = await raw(service), await raw(service, SessionKey(APP, "eve", "other"))
+        await put(service, theirs, user=mine.state.user)
         with caplog.at_level(logging.ERROR):
             session = await get(service, "other", user_id="eve")
         assert "user:name" not in session.state
         assert caplog.text.count("moved from another place") == 1
-        moved = replace(mine, state=ScopedState(session={"own": mine.state.app["motd"]}))
-        await service.store.innermost.rewrite(mine, moved)
+        await put(service, theirs, session=mine.state.session)
+        with pytest.raises(CorruptSession, match="moved from another place"):
+            await get(service, "other", user_id="eve")
+        await put(service, mine, events=[replace(mine.events[0], data=mine.state.session["own"])])
         with pytest.raises(CorruptSession, match="moved from another place"):
             await get(service)
+
+
+async def put(service: PersistentSessionService, record: SessionRecord, **parts: Any) -> None:
+    """Replace events or one scope of the state in the database."""
+    events = parts.pop("events", ())
+    old = ScopedState(**{scope: getattr(record.state, scope) for scope in parts})
+    await service.store.innermost.rewrite(
+        replace(record, state=old, events=record.events[: len(events)]),
+        replace(record, state=ScopedState(**parts), events=events),
+    )
 
 
 async def test_clear_text_can_be_read_until_it_is_refused(

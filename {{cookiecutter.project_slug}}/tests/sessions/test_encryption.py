@@ -161,7 +161,7 @@ async def test_rotation_encrypts_everything_anew_while_sessions_are_used(
         session = await get(service)
         assert texts(session) == said
         assert session.state == STATE | {"own": 19, "more": 1}
-    status, output = run(uri, "keys")
+    status, output = await asyncio.to_thread(run, uri, "keys")
     assert [line.split("\t")[1:] for line in output.splitlines()[1:]] == [["1", "2", "writes"]]
 
 

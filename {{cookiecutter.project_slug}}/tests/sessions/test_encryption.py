@@ -197,7 +197,7 @@ def test_keys_come_from_the_environment_or_a_file(
     assert session_keys() == expected
 
 
-@pytest.mark.parametrize("wrong", ["short", "a" * 42, "ä" * 43, new_key() + "!"])
+@pytest.mark.parametrize("wrong", ["short", "a" * 42, "ä" * 43, "a" * 42 + "!"])
 def test_wrong_key_is_refused_without_showing_it(keys: Keys, wrong: str) -> None:
     keys(new_key(), wrong)
     with pytest.raises(ConfigurationError, match="Key 2 of SESSION_KEYS is not 32 bytes") as caught:

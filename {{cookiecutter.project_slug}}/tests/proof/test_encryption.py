@@ -4,7 +4,9 @@ import itertools
 import logging
 import os
 import secrets
+import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -110,9 +112,12 @@ async def test_no_text_is_found_where_the_data_is_stored(
         await write(uri, encrypted)
         monkeypatch.delenv("SESSION_KEYS")
         await write(uri, clear)
-    stored = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
-    assert clear.encode() in stored
-    assert encrypted.encode() not in stored
+    stored = [file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()]
+    for data in list(stored):
+        with suppress(zlib.error):  # objects of Cloud Storage are compressed
+            stored.append(zlib.decompress(data))
+    assert any(clear.encode() in data for data in stored)
+    assert not any(encrypted.encode() in data for data in stored)
 
 
 async def write(uri: str, mark: str) -> None:
@@ -121,7 +126,8 @@ async def write(uri: str, mark: str) -> None:
         state = {"own": mark, "user:own": mark, "app:own": mark}
         session = await create(service, mark[:4], user_id=mark[4:], app_name=mark[2:6], state=state)
         for number in range(20):
-            await service.append_event(session, event(f"{mark} {number}", own=mark))
+            text = f"{mark} {number} {secrets.token_hex(4_000)}"  # too long for metadata of objects
+            await service.append_event(session, event(text, own=mark))
         await get(service, mark[:4], user_id=mark[4:], app_name=mark[2:6])
         innermost = service.store.innermost
         for redis in (innermost, getattr(getattr(innermost, "_copies", None), "_redis", None)):

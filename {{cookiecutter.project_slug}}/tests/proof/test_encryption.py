@@ -1,5 +1,6 @@
 """Encrypted records: what was changed or moved is refused, and no text is found where the data is stored."""
 
+import asyncio
 import itertools
 import logging
 import os
@@ -11,17 +12,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from google.adk.sessions.session import Session
 
 from {{ cookiecutter.__package }}.sessions import create_session_service
 from {{ cookiecutter.__package }}.sessions.codec import decode_state
 from {{ cookiecutter.__package }}.sessions.encryption import EncryptedStore
 from {{ cookiecutter.__package }}.sessions.errors import CorruptSession
 from {{ cookiecutter.__package }}.sessions.keys import new_key
+from {{ cookiecutter.__package }}.sessions.rotation import count_keys, encrypt_anew
 from {{ cookiecutter.__package }}.sessions.service import PersistentSessionService
 
 from ..servers import serve
-from ..sessions.support import APP, USER, create, event, get
-from .figures import Figure
+from ..sessions.support import APP, USER, create, event, get, texts
+from .figures import Figure, repetitions
 
 Place = tuple[str | int, ...]
 
@@ -102,6 +105,46 @@ async def test_exchanged_records_of_a_database_are_refused(
     with caplog.at_level(logging.ERROR):
         assert await service.get_user_state(app_name=APP, user_id=USER) == {}
     assert caplog.text.count("moved from another place") == 2
+
+
+async def test_rotations_during_turns_lose_and_refuse_nothing(
+    uri: str, monkeypatch: pytest.MonkeyPatch, figure: Figure
+) -> None:
+    keys, services, rotations = [new_key() for _ in range(3)], [], 0
+    for first in range(3):
+        monkeypatch.setenv("SESSION_KEYS", " ".join(keys[first:] + keys[:first]))
+        services.append(create_session_service(uri))
+
+    async def talk(number: int) -> Session:
+        service = services[number % 3]
+        session = await create(service, str(number), user_id=f"user {number % 2}")
+        for turn in range(repetitions(400, 60)):
+            state = {"own": turn, f"user__{number}": turn, f"app__{number}": turn}
+            await service.append_event(session, event(str(turn), **state))
+        return session
+
+    async def rotate() -> None:
+        nonlocal rotations
+        while not talks.done():
+            await encrypt_anew(services[rotations % 3].store, APP)
+            rotations += 1
+
+    talks = asyncio.gather(*map(talk, range(4)))
+    await asyncio.gather(talks, rotate())
+    await encrypt_anew(services[0].store, APP)
+    last = [turns[-1] for turns in map(texts, talks.result())]
+    monkeypatch.setenv("SESSION_KEYS", keys[0])
+    async with create_session_service(uri) as service:
+        assert len(await count_keys(service.store, APP)) == 1
+        for number, session in enumerate(talks.result()):
+            stored = await get(service, session.id, user_id=session.user_id)
+            assert texts(stored) == texts(session)
+            assert stored.state["own"] == session.state["own"]
+            for scope in ("user", "app"):
+                assert stored.state[f"{scope}:{number}"] == int(last[number] or "")
+    for each in services:
+        await each.close()
+    figure("rotations", rotations)
 
 
 async def test_no_text_is_found_where_the_data_is_stored(

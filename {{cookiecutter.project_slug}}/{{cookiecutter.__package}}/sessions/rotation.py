@@ -1,7 +1,7 @@
 """Counts which records need which key, and encrypts records anew with the first one."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 
 from google.adk.platform import time as platform_time
@@ -9,10 +9,10 @@ from google.adk.platform import time as platform_time
 from .encryption import EncryptedStore, convert_record
 from .errors import ConfigurationError
 from .keys import CLEAR_TEXT, KEYS_VARIABLE, name_of_key
-from .store import ScopedState, SessionKey, SessionRecord, SessionStore
+from .store import ScopedState, SessionRecord, SessionStore
 
-ATTEMPTS = 10
-"""Attempts to replace the records of a session that changes meanwhile."""
+PASSES = 10
+"""Passes over all records. The second one finds those that were changed by others during the first."""
 
 
 async def count_keys(store: SessionStore, app_name: str) -> dict[str, tuple[int, int]]:
@@ -20,15 +20,12 @@ async def count_keys(store: SessionStore, app_name: str) -> dict[str, tuple[int,
     raw = store.inner if isinstance(store, EncryptedStore) else store
     sessions: Counter[str] = Counter()
     shared: dict[tuple[str | None, str], bytes] = {}
-    for listed in await raw.list(app_name, None, now=platform_time.get_time()):
-        key = listed.head.key
-        record = await raw.load(key, now=platform_time.get_time())
-        if record is None:
-            continue
+    async for record in _stored(raw, app_name):
         own = [*record.state.session.values(), *(event.data for event in record.events)]
         sessions.update({name_of_key(data) or CLEAR_TEXT for data in own})
         shared |= {(None, name): data for name, data in record.state.app.items()}
-        shared |= {(key.user_id, name): data for name, data in record.state.user.items()}
+        user_id = record.head.key.user_id
+        shared |= {(user_id, name): data for name, data in record.state.user.items()}
     values = Counter(name_of_key(data) or CLEAR_TEXT for data in shared.values())
     return {name: (sessions[name], values[name]) for name in sessions.keys() | values.keys()}
 
@@ -42,19 +39,23 @@ async def encrypt_anew(store: SessionStore, app_name: str) -> None:
     if not isinstance(store, EncryptedStore):
         raise ConfigurationError(f"{KEYS_VARIABLE} is not set: `sessions new-key` makes a key.")
     await store.check_keys(platform_time.get_time())
-    for listed in await store.inner.list(app_name, None, now=platform_time.get_time()):
-        await _encrypt_session_anew(store, listed.head.key)
+    for _ in range(PASSES):
+        changed = False
+        async for record in _stored(store.inner, app_name):
+            old, new = _differences(record, await convert_record(store.renew, record))
+            if old != new:
+                await store.inner.rewrite(old, new)
+                changed = True
+        if not changed:
+            return
 
 
-async def _encrypt_session_anew(store: EncryptedStore, key: SessionKey) -> None:
-    for _ in range(ATTEMPTS):
-        found = await store.inner.load(key, now=platform_time.get_time())
-        if found is None:
-            return
-        old, new = _differences(found, await convert_record(store.renew, found))
-        if old == new:
-            return
-        await store.inner.rewrite(old, new)
+async def _stored(store: SessionStore, app_name: str) -> AsyncIterator[SessionRecord]:
+    """Yield all sessions of an app, with the state that they share."""
+    for listed in await store.list(app_name, None, now=platform_time.get_time()):
+        record = await store.load(listed.head.key, now=platform_time.get_time())
+        if record is not None:
+            yield record
 
 
 def _differences(old: SessionRecord, new: SessionRecord) -> tuple[SessionRecord, SessionRecord]:

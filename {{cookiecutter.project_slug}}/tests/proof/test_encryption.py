@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from google.adk.sessions.session import Session
@@ -119,7 +120,7 @@ async def test_rotations_during_turns_lose_and_refuse_nothing(
         service = services[number % 3]
         session = await create(service, str(number), user_id=f"user {number % 2}")
         for turn in range(repetitions(400, 60)):
-            state = {"own": turn, f"user__{number}": turn, f"app__{number}": turn}
+            state: dict[str, Any] = {"own": turn, f"user__{number}": turn, f"app__{number}": turn}
             await service.append_event(session, event(str(turn), **state))
         return session
 

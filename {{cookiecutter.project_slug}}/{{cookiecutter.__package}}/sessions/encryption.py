@@ -14,6 +14,7 @@ import asyncio
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from cryptography.exceptions import InvalidTag
@@ -58,28 +59,16 @@ class EncryptedStore(StoreWrapper):
 
     @override
     async def create(
-        self, key: SessionKey, *, incarnation: str, state: ScopedState, now: float, ttl: int
+        self, key: SessionKey, *, incarnation: str, state: ScopedState, now: float, **more: Any
     ) -> SessionRecord:
         await self.check_keys(now)
-        encrypted = convert_state(self.encrypt, key, incarnation, state)
-        record = await self.inner.create(
-            key, incarnation=incarnation, state=encrypted, now=now, ttl=ttl
-        )
+        state = convert_state(self.encrypt, key, incarnation, state)
+        record = await self.inner.create(key, incarnation=incarnation, state=state, now=now, **more)
         return await convert_record(self.decrypt, record)
 
     @override
-    async def load(
-        self,
-        key: SessionKey,
-        *,
-        now: float,
-        after_revision: int = 0,
-        limit: int | None = None,
-        since: float | None = None,
-    ) -> SessionRecord | None:
-        record = await self.inner.load(
-            key, now=now, after_revision=after_revision, limit=limit, since=since
-        )
+    async def load(self, key: SessionKey, **selection: Any) -> SessionRecord | None:
+        record = await self.inner.load(key, **selection)
         return await convert_record(self.decrypt, record) if record else None
 
     @override
@@ -89,19 +78,16 @@ class EncryptedStore(StoreWrapper):
         *,
         expected: Position,
         event: bytes,
-        timestamp: float,
         state: ScopedState,
         now: float,
+        **more: Any,
     ) -> Head:
         await self.check_keys(now)
         place = _place_of_event(key, expected.incarnation, expected.revision + 1)
+        event = self.encrypt(event, *place)
+        state = convert_state(self.encrypt, key, expected.incarnation, state)
         return await self.inner.append(
-            key,
-            expected=expected,
-            event=self.encrypt(event, *place),
-            timestamp=timestamp,
-            state=convert_state(self.encrypt, key, expected.incarnation, state),
-            now=now,
+            key, expected=expected, event=event, state=state, now=now, **more
         )
 
     @override
@@ -204,9 +190,7 @@ def convert_state(
     )
 
 
-def _place_of_event(
-    key: SessionKey, incarnation: str, revision: int
-) -> tuple[str, str, str, str, str, int]:
+def _place_of_event(key: SessionKey, incarnation: str, revision: int) -> tuple[str | int, ...]:
     return "event", key.app_name, key.user_id, key.session_id, incarnation, revision
 
 

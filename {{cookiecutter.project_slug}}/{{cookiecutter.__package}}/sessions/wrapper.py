@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Self
+from typing import Any, Self
 
 from typing_extensions import override
 
-from .store import Head, Position, ScopedState, SessionKey, SessionRecord, SessionStore
+from .store import Head, SessionKey, SessionRecord, SessionStore
 from .uri import SessionURI
 
 
@@ -36,44 +36,19 @@ class StoreWrapper(SessionStore):
         return self.inner.innermost
 
     @override
-    async def create(
-        self, key: SessionKey, *, incarnation: str, state: ScopedState, now: float, ttl: int
-    ) -> SessionRecord:
+    async def create(self, key: SessionKey, **more: Any) -> SessionRecord:
         with self._around("create"):
-            return await self.inner.create(
-                key, incarnation=incarnation, state=state, now=now, ttl=ttl
-            )
+            return await self.inner.create(key, **more)
 
     @override
-    async def load(
-        self,
-        key: SessionKey,
-        *,
-        now: float,
-        after_revision: int = 0,
-        limit: int | None = None,
-        since: float | None = None,
-    ) -> SessionRecord | None:
+    async def load(self, key: SessionKey, **more: Any) -> SessionRecord | None:
         with self._around("load"):
-            return await self.inner.load(
-                key, now=now, after_revision=after_revision, limit=limit, since=since
-            )
+            return await self.inner.load(key, **more)
 
     @override
-    async def append(
-        self,
-        key: SessionKey,
-        *,
-        expected: Position,
-        event: bytes,
-        timestamp: float,
-        state: ScopedState,
-        now: float,
-    ) -> Head:
+    async def append(self, key: SessionKey, **more: Any) -> Head:
         with self._around("append"):
-            return await self.inner.append(
-                key, expected=expected, event=event, timestamp=timestamp, state=state, now=now
-            )
+            return await self.inner.append(key, **more)
 
     @override
     async def rewrite(self, old: SessionRecord, new: SessionRecord) -> None:

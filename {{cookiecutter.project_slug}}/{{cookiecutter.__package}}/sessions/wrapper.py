@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from typing_extensions import override
 
-from .store import Head, SessionKey, SessionRecord, SessionStore
+from .store import Head, Position, ScopedState, SessionKey, SessionRecord, SessionStore
 from .uri import SessionURI
 
 
@@ -36,9 +36,13 @@ class StoreWrapper(SessionStore):
         return self.inner.innermost
 
     @override
-    async def create(self, key: SessionKey, **more: Any) -> SessionRecord:
+    async def create(
+        self, key: SessionKey, *, incarnation: str, state: ScopedState, now: float, **more: Any
+    ) -> SessionRecord:
         with self._around("create"):
-            return await self.inner.create(key, **more)
+            return await self.inner.create(
+                key, incarnation=incarnation, state=state, now=now, **more
+            )
 
     @override
     async def load(self, key: SessionKey, **more: Any) -> SessionRecord | None:
@@ -46,9 +50,20 @@ class StoreWrapper(SessionStore):
             return await self.inner.load(key, **more)
 
     @override
-    async def append(self, key: SessionKey, **more: Any) -> Head:
+    async def append(
+        self,
+        key: SessionKey,
+        *,
+        expected: Position,
+        event: bytes,
+        state: ScopedState,
+        now: float,
+        **more: Any,
+    ) -> Head:
         with self._around("append"):
-            return await self.inner.append(key, **more)
+            return await self.inner.append(
+                key, expected=expected, event=event, state=state, now=now, **more
+            )
 
     @override
     async def rewrite(self, old: SessionRecord, new: SessionRecord) -> None:

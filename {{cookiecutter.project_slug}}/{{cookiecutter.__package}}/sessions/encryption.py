@@ -24,7 +24,16 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from pydantic_core import to_json
 from typing_extensions import override
 
-from .keys import CHECK, ENCRYPTED, KEY_BYTES, RESERVED, Key, Unreadable, check_keys, name_of_key
+from .keys import (
+    CHECK,
+    ENCRYPTED,
+    KEY_BYTES,
+    RESERVED,
+    Key,
+    Unreadable,
+    name_of_key,
+    refuse_wrong_keys,
+)
 from .store import Head, Position, ScopedState, SessionKey, SessionRecord, SessionStore, StoredEvent
 from .wrapper import StoreWrapper
 
@@ -147,9 +156,11 @@ class EncryptedStore(StoreWrapper):
         async with self._locks.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
             if self._checked:
                 return
-            await check_keys(self)
-            record = (await self.inner.user_state(RESERVED, "")).get(CHECK, b"")
-            if record[: len(self._header)] != self._header:
+            record = (await self.inner.user_state(RESERVED, "")).get(CHECK)
+            if record:
+                clear = self.decrypt(record, "user", RESERVED, "", CHECK)
+                refuse_wrong_keys(self.location, clear)
+            if record is None or name_of_key(record) != str(self._first):
                 await self._write_check_record(now)
             self._checked = True
 

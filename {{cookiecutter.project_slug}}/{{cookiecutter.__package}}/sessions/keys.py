@@ -112,8 +112,12 @@ async def check_keys(store: SessionStore) -> None:
     Raises:
         ConfigurationError: this process has not the keys of the store.
     """
-    record = (await store.user_state(RESERVED, "")).get(CHECK, b"")
-    if problem := problem_of(record):
+    refuse_wrong_keys(store.location, (await store.user_state(RESERVED, "")).get(CHECK, b""))
+
+
+def refuse_wrong_keys(location: str, check_record: bytes) -> None:
+    """Raise ConfigurationError if this process could not read the check record."""
+    if problem := problem_of(check_record):
         raise ConfigurationError(
-            f"The sessions at {store.location} cannot be read: their check record is {problem}."
+            f"The sessions at {location} cannot be read: their check record is {problem}."
         )

@@ -120,6 +120,7 @@ class TestTable:
 
 
 class TestItems:
+    @pytest.mark.usefixtures("clear_text")
     async def test_events_and_state_scopes_are_items(
         self, service: PersistentSessionService, uri: str
     ) -> None:
@@ -139,6 +140,7 @@ class TestItems:
         await service.delete_session(app_name=APP, user_id=USER, session_id=SESSION)
         assert stored_items(uri).keys() == {("app/app", "state"), ("user/app/user", "state")}
 
+    @pytest.mark.usefixtures("clear_text")
     async def test_expired_session_leaves_no_items(
         self, service: PersistentSessionService, uri: str
     ) -> None:

@@ -11,7 +11,7 @@ from .child import Child
 from .projects import SLOW, Contestant, Project, rivals, serving, working
 from .rounds import Cell, Form, Told, machine, measure, prepare
 
-OURS, COLD = "ours", "ours, cache_mb=0"
+OURS, COLD, ENCRYPTED = "ours", "ours, cache_mb=0", "ours, encrypted"
 IN_A_ROW = 5
 FULL = Form((10, 100, 1_000, 10_000), rounds=25, budget=1.0, at_least=IN_A_ROW)
 QUICK = Form((10, 100, 1_000), rounds=10, budget=0.5, at_least=IN_A_ROW)
@@ -28,6 +28,7 @@ async def measure_operations(
     everybody = [
         Contestant(OURS, project),
         Contestant(COLD, project, {"cache_mb": 0}),
+        Contestant(ENCRYPTED, project, encrypted=True),
         *rivals(backend, project),
     ]
     result: dict[str, Any] = {"backend": backend, "machine": machine(), "series": [], "facts": {}}
@@ -36,9 +37,9 @@ async def measure_operations(
         working(backend, everybody, {project.label: uri}) as workers,
     ):
         result |= await workers[OURS].call("about")
-        cold = workers.pop(COLD, None)
+        cold, encrypted = workers.pop(COLD, None), workers.pop(ENCRYPTED)
         others = OTHERS[:1] if backend in SLOW else OTHERS
-        run = Operations(workers, cold, others, form, told, result)
+        run = Operations(workers, cold, encrypted, others, form, told, result)
         await run.appends()
         await run.reads()
         await run.lists()
@@ -54,6 +55,8 @@ class Operations:
     workers: dict[str, Child]
     cold: Child | None
     """Ours without a cache: a process that has not seen the session before."""
+    encrypted: Child
+    """Ours with SESSION_KEYS, which only appends."""
     others: Sequence[int]
     form: Form
     told: Told
@@ -65,7 +68,8 @@ class Operations:
 
     async def appends(self) -> None:
         """Append to sessions of all lengths."""
-        await self.add(await prepare(self.workers, "append", self.form, self.told, IN_A_ROW))
+        workers = self.workers | {ENCRYPTED: self.encrypted}
+        await self.add(await prepare(workers, "append", self.form, self.told, IN_A_ROW))
 
     async def reads(self) -> None:
         """Read sessions of all lengths, whole and from the last 20 events on."""

@@ -45,6 +45,8 @@ class Contestant:
     project: Project
     options: dict[str, Any] = field(default_factory=dict)
     """Of `create_session_service`."""
+    encrypted: bool = False
+    """Whether it has SESSION_KEYS."""
     recent: int | None = None
     """How many events a turn reads; all by default."""
     rival: str | None = None
@@ -55,7 +57,7 @@ class Contestant:
     @property
     def kind(self) -> str:
         """What the worker is told."""
-        told = ("options", "recent", "rival", "profile")
+        told = ("options", "encrypted", "recent", "rival", "profile")
         return json.dumps({name: getattr(self, name) for name in told})
 
 

@@ -94,6 +94,8 @@ def operation_goals(result: dict[str, Any]) -> Iterator[Goal]:
     """Yield what was aimed at with single operations, and what was reached."""
     numbers = Numbers(result)
     yield from flat(numbers, "append", "ours", "at", 1.5)
+    if ratio := numbers.ratio("append", "ours, encrypted", 1_000, "ours"):
+        yield Goal("append at 1,000 events with encryption, of that without", ratio, 1.15)
     for who in [name for name in numbers.who("last 20") if name.startswith("ours")]:
         yield from flat(numbers, "last 20", who, "of", 1.5)
     yield from flat(numbers, "list", "ours", "beside")

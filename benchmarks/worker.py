@@ -12,6 +12,7 @@ import gc
 import json
 import logging
 import math
+import os
 import platform
 import sys
 import time
@@ -23,7 +24,7 @@ from importlib.metadata import PackageNotFoundError, version
 from itertools import cycle, islice
 from pathlib import Path
 from random import Random
-from secrets import token_hex
+from secrets import token_hex, token_urlsafe
 from typing import Any
 
 from google.adk.agents import LlmAgent
@@ -277,6 +278,8 @@ async def run(backend: str, uri: str, kind: dict[str, Any], say: Callable[[Any],
         rival, plugins = await open_rival(name, backend, uri), []
     else:
         options = kind.get("options", {})
+        if kind.get("encrypted"):
+            os.environ["SESSION_KEYS"] = token_urlsafe(32)
         try:
             service = import_module("my_agent.sessions").create_session_service(uri, **options)
         except Exception as error:

@@ -33,6 +33,12 @@ def uri(server_uri: str) -> Iterator[str]:
 
 
 @pytest.fixture
+def clear_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No SESSION_KEYS, for tests that look at stored records or count calls of the store."""
+    monkeypatch.delenv("SESSION_KEYS", raising=False)
+
+
+@pytest.fixture
 async def service(uri: str) -> AsyncIterator[PersistentSessionService]:
     """The session service of this project."""
     async with create_session_service(uri) as service:

@@ -22,6 +22,8 @@ HOUR = 3_600
 AFTERWARDS = CLOCK_MARGIN + 5
 """Seconds after the expiry at which a session may be removed."""
 
+pytestmark = pytest.mark.usefixtures("clear_text")
+
 
 @pytest.fixture
 def clock() -> Iterator[Callable[[float], None]]:

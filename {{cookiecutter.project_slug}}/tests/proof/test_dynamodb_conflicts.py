@@ -164,6 +164,7 @@ class TestWrites:
         assert len(set(pauses)) == 8
         assert not await Backoff(-1).pause()
 
+    @pytest.mark.usefixtures("clear_text")
     async def test_unprocessed_items_of_a_batch_are_retried(
         self, service: PersistentSessionService, proxy: DynamoDBProxy, uri: str
     ) -> None:

@@ -163,6 +163,7 @@ async def test_damaged_head_is_found_and_its_session_deleted(
     assert (await run("check")).exit_code == 0
 
 
+@pytest.mark.usefixtures("clear_text")
 async def test_long_deletion_does_not_time_out(
     service: PersistentSessionService, uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,6 +174,7 @@ async def test_long_deletion_does_not_time_out(
     assert server.objects(uri, SCHEME) == []
 
 
+@pytest.mark.usefixtures("clear_text")
 async def test_deletion_succeeds_despite_lost_replies(tmp_path: Path) -> None:
     """The library repeats each deletion and finds the object gone."""
     async with proxied(tmp_path) as (between, service, uri):

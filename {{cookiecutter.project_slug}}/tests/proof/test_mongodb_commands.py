@@ -115,6 +115,7 @@ class TestCommands:
             assert texts(await get(service, config=config)) == expected
             assert commands.take() == ["find", "find"]
 
+    @pytest.mark.usefixtures("clear_text")
     async def test_read_repeats_if_another_process_appends_meanwhile(
         self, watched: Watched, uri: str
     ) -> None:

@@ -120,6 +120,7 @@ async def test_later_event_of_a_session_wins(uri: str, monkeypatch: pytest.Monke
 
 
 # Create the head, write a `user:` and an `app:` value, settle the head.
+@pytest.mark.usefixtures("clear_text")
 @pytest.mark.parametrize("operations", [1, 2, 3])
 async def test_reader_completes_a_creation(
     uri: str, monkeypatch: pytest.MonkeyPatch, operations: int

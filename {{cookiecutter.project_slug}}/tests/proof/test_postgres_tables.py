@@ -48,6 +48,7 @@ def count_rows(uri: str) -> dict[str, int]:
     return {table: count for table, count in zip(TABLES, found, strict=True) if count}
 
 
+@pytest.mark.usefixtures("clear_text")
 async def test_deleted_session_leaves_nothing(uri: str) -> None:
     async with create_session_service(uri) as service:
         session = await create(service, state={"own": 1})
@@ -57,6 +58,7 @@ async def test_deleted_session_leaves_nothing(uri: str) -> None:
     assert count_rows(uri) == {}
 
 
+@pytest.mark.usefixtures("clear_text")
 async def test_append_during_deletion_leaves_nothing(uri: str) -> None:
     async with create_session_service(uri) as service, create_session_service(uri) as other:
         for number in range(20):
@@ -69,6 +71,7 @@ async def test_append_during_deletion_leaves_nothing(uri: str) -> None:
     assert count_rows(uri) == {}
 
 
+@pytest.mark.usefixtures("clear_text")
 async def test_creation_during_deletion_creates_one_session(uri: str) -> None:
     async with create_session_service(uri) as service, create_session_service(uri) as other:
         await create(service)
@@ -86,6 +89,7 @@ async def test_creation_during_deletion_creates_one_session(uri: str) -> None:
     assert count_rows(uri) == {"sessions": 1}
 
 
+@pytest.mark.usefixtures("clear_text")
 async def test_expired_sessions_are_purged_in_batches(
     uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,6 +41,7 @@ def uri_of(file: Path) -> str:
 
 
 class TestReading:
+    @pytest.mark.usefixtures("clear_text")
     async def test_read_takes_two_statements(
         self, file: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -209,6 +210,7 @@ async def test_active_session_is_never_purged(file: Path) -> None:
             platform_time.reset_time_provider()
 
 
+@pytest.mark.usefixtures("clear_text")
 @pytest.mark.parametrize("by", ["creating", "appending"])
 async def test_expired_sessions_are_purged_by_the_next_write(file: Path, by: str) -> None:
     """They are purged once they have expired by a slow clock, too."""

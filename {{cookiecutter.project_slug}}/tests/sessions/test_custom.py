@@ -167,6 +167,7 @@ def test_full_disk_changes_nothing(journal: Path) -> None:
     assert stored == "['small', 'small']"
 
 
+@pytest.mark.usefixtures("clear_text")
 async def test_append_writes_one_line_at_any_length(journal: Path) -> None:
     async with create_session_service(uri_of(journal)) as service:
         session = await create(service)

@@ -131,6 +131,7 @@ class TestTable:
 
 
 class TestItems:
+    @pytest.mark.usefixtures("clear_text")
     async def test_events_and_state_scopes_are_items(
         self, service: PersistentSessionService, uri: str
     ) -> None:
@@ -154,6 +155,7 @@ class TestItems:
             ("users/app", "user/user"),
         }
 
+    @pytest.mark.usefixtures("clear_text")
     async def test_expired_session_leaves_no_items(
         self, service: PersistentSessionService, uri: str
     ) -> None:

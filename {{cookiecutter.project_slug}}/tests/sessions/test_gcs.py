@@ -35,6 +35,7 @@ def names(uri: str) -> list[str]:
     return [re.sub("events=[^/]+", "events=<random>", name) for name in server.objects(uri, SCHEME)]
 
 
+@pytest.mark.usefixtures("clear_text")
 class TestObjects:
     async def test_session_is_a_head_and_one_object_per_event(
         self, service: PersistentSessionService, uri: str
@@ -62,6 +63,7 @@ class TestObjects:
         assert names(uri) == ["app=app/state/key=b", "app=app/user=user/state/key=a"]
 
 
+@pytest.mark.usefixtures("clear_text")
 class TestRequests:
     async def test_requests_do_not_depend_on_session_length(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -136,6 +138,7 @@ class TestConditions:
             assert sum(isinstance(result, AlreadyExistsError) for result in results) == 7
             assert (await get(other)).state == created.state
 
+    @pytest.mark.usefixtures("clear_text")
     async def test_append_during_deletion_leaves_nothing(
         self, service: PersistentSessionService, uri: str
     ) -> None:
@@ -172,6 +175,7 @@ class TestLifecycle:
         yield forward
         platform_time.reset_time_provider()
 
+    @pytest.mark.usefixtures("clear_text")
     async def test_expired_session_is_removed_but_not_shared_state(
         self, uri: str, clock: Callable[[float], float]
     ) -> None:

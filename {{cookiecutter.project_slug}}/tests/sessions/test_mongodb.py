@@ -66,6 +66,7 @@ def fail(client: Client, commands: Sequence[str], mode: Any, **how: Any) -> None
 
 
 class TestCollection:
+    @pytest.mark.usefixtures("clear_text")
     async def test_head_events_and_shared_state_are_separate_documents(
         self, uri: str, documents: Documents
     ) -> None:
@@ -104,6 +105,7 @@ class TestCollection:
         assert len(list(documents.list_indexes())) == 1
 
 
+@pytest.mark.usefixtures("clear_text")
 class TestRemoval:
     async def test_server_removes_expired_sessions_and_keeps_user_state(
         self, uri: str, documents: Documents

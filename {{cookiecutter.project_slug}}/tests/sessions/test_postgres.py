@@ -192,6 +192,7 @@ class TestExpiry:
         key = SessionKey(APP, USER, name)
         await service.store.create(key, incarnation="1", state=state, now=now, ttl=60)
 
+    @pytest.mark.usefixtures("clear_text")
     async def test_expired_sessions_are_purged_after_some_minutes(self, uri: str) -> None:
         now = time.time()
         async with create_session_service(uri) as service:

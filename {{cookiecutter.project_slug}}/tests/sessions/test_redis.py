@@ -52,6 +52,7 @@ def own_server(own_uri: str) -> Iterator["redis.Redis"]:
         yield client
 
 
+@pytest.mark.usefixtures("clear_text")
 class TestKeys:
     async def test_keys_of_a_user_are_in_one_slot(
         self, own_uri: str, own_server: "redis.Redis"

@@ -24,6 +24,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json, to_json
 
 from .errors import CorruptSession, RefusedValue
+from .keys import problem_of
 from .values import MAX_DEPTH, TAG, from_plain, is_unicode, to_plain, to_unicode
 
 SLICE_SECONDS = 0.002
@@ -70,7 +71,7 @@ def decode_event(data: bytes) -> Event:
         CorruptSession: the bytes are not an event that this version of ADK can read.
     """
     try:
-        return _read(data)
+        return _read(_in_clear(data))
     except Exception as error:  # ADK's validators raise more than ValueError
         raise CorruptSession(f"a stored event cannot be read ({_reason(error)})") from error
 
@@ -109,12 +110,18 @@ def decode_state(state: Mapping[str, bytes], *, prefix: str = "") -> dict[str, A
     decoded = {}
     for key, data in state.items():
         try:
-            value = from_json(data)
+            value = from_json(_in_clear(data))
             decoded[prefix + key] = from_plain(value) if _TAG_BYTES in data else value
         except Exception as error:
             problem = f"the stored value of state key {prefix + key!r} cannot be read"
             raise CorruptSession(f"{problem} ({_reason(error)})") from error
     return decoded
+
+
+def _in_clear(data: bytes) -> bytes:
+    if problem := problem_of(data):
+        raise ValueError(problem)
+    return data
 
 
 def _read(data: bytes) -> Event:

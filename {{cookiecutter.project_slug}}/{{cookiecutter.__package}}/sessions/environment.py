@@ -25,6 +25,23 @@ def load_environment() -> None:
     Raises:
         ConfigurationError: a file cannot be read.
     """
+    for name, value in _settings().items():
+        if not os.environ.get(name):
+            os.environ[name] = value
+
+
+def setting(name: str) -> str | None:
+    """Return a setting of the environment or of the `.env` files, and leave the environment as it is.
+
+    Raises:
+        ConfigurationError: a file cannot be read.
+    """
+    return os.environ.get(name) or _settings().get(name)
+
+
+def _settings() -> dict[str, str]:
+    """Return the settings of the `.env` files."""
+    found: dict[str, str] = {}
     for path in dotenv_files():
         try:
             settings = dotenv_values(path, encoding="utf-8")
@@ -33,5 +50,6 @@ def load_environment() -> None:
         except OSError as error:
             raise ConfigurationError(f"{path} cannot be read: {error.strerror}.") from None
         for name, value in settings.items():
-            if value and not os.environ.get(name):
-                os.environ[name] = value
+            if value:
+                found.setdefault(name, value)
+    return found

@@ -10,7 +10,9 @@ from weakref import WeakSet
 from . import config
 from .environment import load_environment
 from .errors import ConfigurationError, SessionStoreError
+from .keys import session_keys
 from .service import PersistentSessionService
+from .store import SessionStore
 from .telemetry import TracedStore
 from .ttl import format_ttl, parse_ttl
 from .turns import Mode, TurnQueue
@@ -57,8 +59,9 @@ def build_service(uri: str | None = None, **options: Any) -> PersistentSessionSe
     wait = parsed.options.take("turn_wait", not_negative, DEFAULT_TURN_WAIT)
     recent = parsed.options.take("recent_events", whole_number, 0)
     cache_mb = parsed.options.take("cache_mb", not_negative, DEFAULT_CACHE_MB)
+    encryption = parsed.options.take("encryption", encryption_mode, "optional")
     try:
-        store = TracedStore(config.open_store(parsed), config.DB_SYSTEM)
+        store: SessionStore = TracedStore(config.open_store(parsed), config.DB_SYSTEM)
     except ModuleNotFoundError as error:
         if error.name and error.name.partition(".")[0] == __package__.partition(".")[0]:
             raise  # a module of this project is missing, not a package
@@ -67,6 +70,16 @@ def build_service(uri: str | None = None, **options: Any) -> PersistentSessionSe
             " run `uv sync` in the project."
         ) from None
     parsed.options.finish()
+    details = ""
+    if keys := session_keys():
+        from .encryption import EncryptedStore
+
+        store = EncryptedStore(store, keys, required=encryption == "required")
+        details = f", encrypted with key {keys[0]}"
+    elif encryption == "required":
+        raise ConfigurationError(
+            "The session URI has encryption=required, and SESSION_KEYS is not set."
+        )
     lives = f"sessions expire after {format_ttl(ttl)}" if ttl else "sessions never expire"
     return PersistentSessionService(
         store,
@@ -74,7 +87,7 @@ def build_service(uri: str | None = None, **options: Any) -> PersistentSessionSe
         turns=TurnQueue(store, mode=turns, lease=math.ceil(lease), wait=wait),
         recent_events=recent or None,
         cache_bytes=int(cache_mb * (1 << 20)),
-        description=f"{parsed.scheme} → {config.BACKEND_TITLE} at {store.location}, {lives}",
+        description=f"{parsed.scheme} → {config.BACKEND_TITLE} at {store.location}, {lives}{details}",
     )
 
 
@@ -84,6 +97,13 @@ def turn_mode(text: str) -> Mode:
         if text == mode:
             return cast(Mode, mode)
     raise ValueError(f"write one of {', '.join(get_args(Mode))}")
+
+
+def encryption_mode(text: str) -> str:
+    """Convert the option `encryption`."""
+    if text not in ("optional", "required"):
+        raise ValueError("write optional or required")
+    return text
 
 
 def register_schemes() -> None:

@@ -32,6 +32,7 @@ from .codec import decode_events, decode_state, encode_event, encode_state
 from .errors import CorruptSession, RefusedValue
 from .event_cache import EventCache, EventLog, copies
 from .in_doubt import InDoubtAppends
+from .keys import RESERVED, check_keys
 from .session import Cursor, PersistentSession
 from .store import (
     AlreadyExists,
@@ -401,12 +402,13 @@ class PersistentSessionService(BaseSessionService):
         """Nothing is buffered: an event is stored when `append_event` returns."""
 
     async def check(self) -> None:
-        """Return when the database answers and can be used.
+        """Return when the database answers and can be used, and the keys of SESSION_KEYS are right.
 
         Raises:
             SessionStoreError: it does not; the message says what is wrong and what to do.
         """
         await self.store.ping()
+        await check_keys(self.store)
 
     async def prepare(self) -> None:
         """Create what the database needs before its first session, then check it."""
@@ -441,7 +443,7 @@ def _key(app_name: str, user_id: str, session_id: str) -> SessionKey:
             value.encode()
         except UnicodeEncodeError:
             raise RefusedValue(f"The {name} {value!r} is not valid Unicode.") from None
-    if app_name.startswith(LEASES):
+    if app_name.startswith((LEASES, RESERVED)):
         raise RefusedValue(f"The app name {app_name!r} is reserved.")
     return SessionKey(app_name, user_id, session_id)
 

@@ -17,6 +17,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
+from .errors import ConfigurationError
+
 if TYPE_CHECKING:
     from .uri import SessionURI
 
@@ -185,6 +187,17 @@ class SessionStore(ABC):
             NotFound: no live session has this key.
             Stale: its position is not the expected one.
         """
+
+    async def rewrite(self, old: SessionRecord, new: SessionRecord) -> None:
+        """Replace events and state values by those of `new`, which has the same revisions and keys.
+
+        A value or an event is replaced only if it is still the one of `old`, and if it belongs to a session, only
+        in the same incarnation. Nothing else changes: no revision, no time, no expiry. The call need not be
+        atomic, and may be repeated. Only the rotation of keys (`rotation.py`) needs it.
+        """
+        raise ConfigurationError(
+            f"{type(self).__name__} cannot replace records: it has no `rewrite`."
+        )
 
     @abstractmethod
     async def list(

@@ -11,6 +11,7 @@ from google.adk.sessions.state import State
 
 from ..codec import decode_events, decode_state, encode_state
 from ..errors import CorruptSession
+from ..keys import check_keys
 from ..service import PersistentSessionService
 from ..store import SessionKey
 from .transfer import set_shared_state
@@ -41,6 +42,7 @@ class Report:
 
 async def find_damage(service: PersistentSessionService, app_name: str) -> Report:
     """Read all sessions of an app and all shared state, user by user."""
+    await check_keys(service.store)
     store, sessions, found = service.store, 0, list[Damage]()
     found += _damaged_values(app_name, None, await store.app_state(app_name))
     omitted = [*await store.unlisted(app_name, None)]

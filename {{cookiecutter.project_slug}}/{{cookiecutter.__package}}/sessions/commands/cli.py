@@ -43,7 +43,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 
 @click.group()
 def sessions() -> None:
-    """List, show, export, import, copy, delete, erase and check sessions."""
+    """List, show, export, import, copy, encrypt, delete, erase and check sessions."""
 
 
 @sessions.command()
@@ -486,3 +486,6 @@ def timestamp(seconds: float) -> str:
 def pluralize(number: int, what: str = "session") -> str:
     """Return `1 session`, `2 sessions`."""
     return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+from . import key_commands  # noqa: E402, F401  (adds its commands to the group)

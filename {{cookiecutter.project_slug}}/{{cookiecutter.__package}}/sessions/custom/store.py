@@ -169,6 +169,24 @@ class CustomStore(SessionStore):
         return await self._alone(operation)
 
     @override
+    async def rewrite(self, old: SessionRecord, new: SessionRecord) -> None:
+        def operation() -> None:
+            app = self._apps.get(old.head.key.app_name, App())
+            user = self._user(old.head.key.app_name, old.head.key.user_id)
+            session = user.sessions.get(old.head.key.session_id)
+            scopes = [(app.state, old.state.app, new.state.app)]
+            scopes += [(user.state, old.state.user, new.state.user)]
+            if session and session.head.position.incarnation == old.head.position.incarnation:
+                scopes += [(session.state, old.state.session, new.state.session)]
+                changes = dict(zip(old.events, new.events, strict=True))
+                session.events = [changes.get(event, event) for event in session.events]
+            for values, before, after in scopes:
+                values.update({n: after[n] for n, data in before.items() if values.get(n) == data})
+            self._journal.rewrite(self._everything())
+
+        await self._alone(operation)
+
+    @override
     async def list(
         self, app_name: str, user_id: str | None, *, now: float
     ) -> Sequence[SessionRecord]:

@@ -1,6 +1,6 @@
 """Converts heads, state and events to items and back. `keys.py` has the keys of items."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -137,6 +137,30 @@ def event_items(pk: str, incarnation: str, event: StoredEvent) -> list[Item]:
         )
         for part, start in enumerate(starts)
     ]
+
+
+def event_replacements(
+    pk: str, incarnation: str, events: Iterable[StoredEvent]
+) -> Iterator[list[tuple[str, Any]]]:
+    """Yield for each event the actions that replace it if it exists."""
+    exists = {"ConditionExpression": "attribute_exists(pk)"}
+    for event in events:
+        first, *others = event_items(pk, incarnation, event)
+        yield [("Put", {"Item": first} | exists), *(("Put", {"Item": part}) for part in others)]
+
+
+def value_replacements(
+    key: Item, old: Mapping[str, bytes], new: Mapping[str, bytes], incarnation: str = ""
+) -> Iterator[list[tuple[str, Any]]]:
+    """Yield for each value of a scope the action that replaces it if it is still the old one."""
+    for name, value in old.items():
+        [(kind, update)] = state_updates(key, {name: new[name]})
+        update["ConditionExpression"] = "#0 = :old"
+        update["ExpressionAttributeValues"][":old"] = {"B": value}
+        if incarnation:
+            update["ConditionExpression"] += " AND incarnation = :incarnation"
+            update["ExpressionAttributeValues"][":incarnation"] = {"S": incarnation}
+        yield [(kind, update)]
 
 
 def event_name(found: Item) -> tuple[int, str, int]:

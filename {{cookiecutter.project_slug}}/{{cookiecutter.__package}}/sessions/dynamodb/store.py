@@ -7,6 +7,7 @@ for each key. See `keys.py`.
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Self
 
 from typing_extensions import override
@@ -31,6 +32,7 @@ from .client import Backoff, Client
 from .items import (
     condition,
     event_items,
+    event_replacements,
     expiry_attributes,
     head_attributes,
     head_of,
@@ -39,6 +41,7 @@ from .items import (
     state_of,
     state_updates,
     timestamp,
+    value_replacements,
 )
 from .keys import DELETED, Item, Keys, decode_id, due_at, indexed_session, text
 from .log import EventMissing, LogReader
@@ -48,6 +51,7 @@ from .table import Action, ConditionFailed, Table
 
 REMEMBERED_TTLS = 10_000
 """Sessions whose TTL is cached. Without it, an append takes one more request."""
+CONCURRENT_REPLACEMENTS = 8
 VISIBLE_WITHIN = 2.0
 """Seconds within which a query must see a transaction that another read has seen."""
 
@@ -183,6 +187,24 @@ class DynamoDBStore(SessionStore):
                 continue
             self._written(keys, head, now)
             return head
+
+    @override
+    async def rewrite(self, old: SessionRecord, new: SessionRecord) -> None:
+        keys = await self._keys(old.head.key)
+        incarnation = old.head.position.incarnation
+        replacements = [
+            *event_replacements(keys.events_partition, incarnation, new.events),
+            *value_replacements(keys.state, old.state.session, new.state.session, incarnation),
+            *value_replacements(keys.user_state, old.state.user, new.state.user),
+            *value_replacements(keys.app_state, old.state.app, new.state.app),
+        ]
+        for start in range(0, len(replacements), CONCURRENT_REPLACEMENTS):
+            some = replacements[start : start + CONCURRENT_REPLACEMENTS]
+            await asyncio.gather(*(self._replace(*actions) for actions in some))
+
+    async def _replace(self, *actions: Action) -> None:
+        with suppress(ConditionFailed):  # it was changed or deleted meanwhile
+            await self._table.transact(*actions)
 
     @override
     async def list(

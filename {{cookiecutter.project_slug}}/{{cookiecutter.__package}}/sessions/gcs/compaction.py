@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from secrets import token_hex
 
 from ..errors import SessionStoreError
-from ..store import StoredEvent
+from ..store import SessionRecord, StoredEvent
 from .bucket import Bucket, Item
 from .errors import Gone
 from .log import SessionLog, SessionView
@@ -61,6 +61,47 @@ async def _compact(bucket: Bucket, log: SessionLog, shared: SharedState, folder:
     # earlier try may have been lost.
     if moved and moved.time - view.item.time > GRACE:
         await _delete_compacted(bucket, folder, view, items[:-1])
+
+
+async def rewrite(
+    bucket: Bucket,
+    log: SessionLog,
+    shared: SharedState,
+    folder: str,
+    old: SessionRecord,
+    new: SessionRecord,
+) -> None:
+    """Compact a session, with events and state of `new` where it has those of `old`.
+
+    Nothing is done if the session is another one, or is changed meanwhile.
+    """
+    items = await bucket.find(folder)
+    view = await log.view(folder, items) if has_head(folder, items) else None
+    incarnation = old.head.position.incarnation
+    if view is None or view.head.position.incarnation != incarnation:
+        return
+    await shared.settle(view)
+    parts = [await log.segment(segment) for segment in view.checkpoint.segments]
+    parts.append([record.event for _, (_, record) in sorted(view.tail.items())])
+    changes = dict(zip(old.events, new.events, strict=True))
+    events = [changes.get(event, event) for part in parts for event in part]
+    state = dict(view.state)
+    for name, value in old.state.session.items():
+        if state.get(name) == value:
+            state[name] = new.state.session[name]
+    segments = [await _write(bucket, folder, view, events)] if events else []
+    content, until = encode(Checkpoint(view.head, state, segments=segments)), keep_until(view.head)
+    log.forget(folder)
+    if await bucket.put(
+        head_of(folder), content, generation=view.item.generation, custom_time=until
+    ):
+        for item in items[:-1]:
+            if revision_of(item, folder, incarnation):  # a late writer must find its name taken
+                await bucket.put(
+                    item.name, encode([]), generation=item.generation, custom_time=until
+                )
+            else:
+                await bucket.delete(item)
 
 
 async def _joined(

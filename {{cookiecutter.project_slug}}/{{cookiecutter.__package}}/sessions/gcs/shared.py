@@ -8,7 +8,7 @@ repeated: if a writer was killed, the next reader of its event completes it.
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 from ..errors import CorruptSession
@@ -85,6 +85,16 @@ class SharedState:
     async def write(self, values: Iterable[tuple[str, SharedValue]]) -> Sequence[SharedValue]:
         """Write values of owners, and return the resulting values: these, or later ones."""
         return await asyncio.gather(*(self._write(value_of(o, v.key), v) for o, v in values))
+
+    async def replace(self, owner: str, old: Mapping[str, bytes], new: Mapping[str, bytes]) -> None:
+        """Replace values of an owner that are still the old ones. They keep their stamps."""
+        for key, value in old.items():
+            name = value_of(owner, key)
+            with suppress(Gone):
+                generation, current = await self._current(name)
+                if current and current.value == value:
+                    renewed = SharedValue(key, new[key], current.stamp)
+                    await self._bucket.put(name, encode(renewed), generation=generation)
 
     def _owed(self, view: SessionView) -> dict[tuple[str, str], SharedValue]:
         """Return the last value of each key of each owner that a session has set."""

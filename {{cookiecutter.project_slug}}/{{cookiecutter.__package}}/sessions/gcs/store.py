@@ -34,7 +34,7 @@ from ..store import (
 )
 from ..uri import SessionURI
 from .bucket import Bucket, Item
-from .compaction import compact_if_due
+from .compaction import compact_if_due, rewrite
 from .connection import Target
 from .deletion import delete, sweep
 from .errors import Gone
@@ -193,6 +193,15 @@ class GCSStore(SessionStore):
             return view
         await self._bucket.delete(item)
         raise Stale if view else NotFound
+
+    @override
+    async def rewrite(self, old: SessionRecord, new: SessionRecord) -> None:
+        app, user = self._names.owners(old.head.key)
+        with suppress(Gone):  # it was compacted or deleted meanwhile
+            folder = self._names.session(old.head.key)
+            await rewrite(self._bucket, self._log, self._shared, folder, old, new)
+        await self._shared.replace(app, old.state.app, new.state.app)
+        await self._shared.replace(user, old.state.user, new.state.user)
 
     @override
     async def list(

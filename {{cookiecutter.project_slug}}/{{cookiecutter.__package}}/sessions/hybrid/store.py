@@ -146,6 +146,12 @@ class HybridStore(SessionStore):
         return head
 
     @override
+    async def rewrite(self, old: SessionRecord, new: SessionRecord) -> None:
+        with self._copies.doubted(old.head.key, old.state):
+            await self._record.rewrite(old, new)
+        await self._copies.drop(old.head.key, old.state)
+
+    @override
     async def list(
         self, app_name: str, user_id: str | None, *, now: float
     ) -> Sequence[SessionRecord]:

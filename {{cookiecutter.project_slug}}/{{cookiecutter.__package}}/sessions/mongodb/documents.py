@@ -142,7 +142,7 @@ def new_event(
     """Return the event after a head. `state` is from `state_fields`."""
     revision = head["revision"] + 1
     return {
-        "_id": f"{head['log']}/{revision:012d}",
+        "_id": event_id(head["log"], revision),
         "scope": head["scope"],
         "order": revision,
         "log": head["log"],
@@ -152,6 +152,11 @@ def new_event(
         "data": data,
         **state,
     }
+
+
+def event_id(log: str, revision: int) -> str:
+    """Return the `_id` of an event."""
+    return f"{log}/{revision:012d}"
 
 
 def events_until(head: Document, expires_at: float | None) -> float | None:

@@ -190,6 +190,18 @@ class MongoDBStore(SessionStore):
 
     @_operation
     @override
+    async def rewrite(self, old: SessionRecord, new: SessionRecord) -> None:
+        connection = await self._connect()
+        scope = documents.session_scope(old.head.key)
+        query = writes.one(scope, scope) | {"incarnation": old.head.position.incarnation}
+        head = await connection.collection.find_one(query, {"log": 1})
+        operations = [*writes.rewrite(old, new, head["log"] if head else None)]
+        for start in range(0, len(operations), writes.AT_ONCE):
+            some = operations[start : start + writes.AT_ONCE]
+            await connection.collection.bulk_write(some, ordered=False)
+
+    @_operation
+    @override
     async def list(
         self, app_name: str, user_id: str | None, *, now: float
     ) -> Sequence[SessionRecord]:

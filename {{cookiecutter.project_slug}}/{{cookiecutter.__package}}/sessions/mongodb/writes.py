@@ -21,9 +21,19 @@ from pymongo import UpdateMany, UpdateOne
 from pymongo import errors as driver
 from pymongo.results import BulkWriteResult
 
-from ..store import SessionKey
+from ..store import SessionKey, SessionRecord
 from .collection import Collection
-from .documents import END, GRACE, Document, digest, session_scope, shared_scopes, unescape
+from .documents import (
+    END,
+    GRACE,
+    Document,
+    digest,
+    escape,
+    event_id,
+    session_scope,
+    shared_scopes,
+    unescape,
+)
 
 Operation = UpdateOne | UpdateMany
 
@@ -157,6 +167,32 @@ def share(
     if values:
         head = one(session_scope(key), session_scope(key)) | {"log": log, "revision": revision}
         yield UpdateOne(head, {"$unset": {"unfinished": ""}})
+
+
+def rewrite(old: SessionRecord, new: SessionRecord, log: str | None) -> Iterator[UpdateOne]:
+    """Replace events and values of `old` by those of `new`. `log` is that of the session, if it exists.
+
+    The changes of state of these events have reached the head and the values. They are removed.
+    """
+    key, scope = old.head.key, session_scope(old.head.key)
+    if log is not None:
+        for before, after in zip(old.events, new.events, strict=True):
+            event = one(event_id(log, before.revision), scope) | {"data": before.data}
+            obsolete = {"$unset": dict.fromkeys(("state", "user", "app"), "")}
+            yield UpdateOne(event, {"$set": {"data": after.data}} | obsolete)
+        others = escape(new.state.session)
+        for name, value in escape(old.state.session).items():
+            head = one(scope, scope) | {"log": log, f"state.{name}": value}
+            yield UpdateOne(head, {"$set": {f"state.{name}": others[name]}})
+    for owner, values, others in zip(
+        shared_scopes(key),
+        (old.state.user, old.state.app),
+        (new.state.user, new.state.app),
+        strict=True,
+    ):
+        for name, value in values.items():
+            found = one(f"{owner}/{digest(name)}", owner) | {"value": value}
+            yield UpdateOne(found, {"$set": {"value": others[name]}})
 
 
 def one(id_: str, scope: str) -> Document:

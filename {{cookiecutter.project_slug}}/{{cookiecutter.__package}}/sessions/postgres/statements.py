@@ -217,3 +217,29 @@ DELETE_REMOVABLE = f"""
     )
     RETURNING session_number"""
 """$1 limit. The clock of the database decides, because that of a client may be fast."""
+
+_NUMBER = f"(SELECT session_number FROM $schema.sessions WHERE {THIS_SESSION} AND incarnation = $4)"
+
+REPLACE_EVENTS = f"""
+    UPDATE $schema.events AS event SET data = changed.new_data
+    FROM unnest($5::bigint[], $6::bytea[], $7::bytea[]) AS changed (revision, old_data, new_data)
+    WHERE session_number = {_NUMBER} AND event.revision = changed.revision AND data = changed.old_data"""
+"""$4 incarnation, then revisions, and old and new data."""
+
+
+def _replace(table: str, owner: str, key: int) -> str:
+    return f"""
+    UPDATE $schema.{table} SET value = ${key + 2}
+    WHERE {owner} AND key_digest = sha256(${key}) AND value = ${key + 1}"""
+
+
+_APP, _USER = "app_digest = sha256($1)", "user_digest = sha256($2)"
+REPLACE_STATE = (
+    _replace("app_state", _APP, 2),
+    _replace("user_state", f"{_APP} AND {_USER}", 3),
+    _replace("session_state", f"session_number = {_NUMBER}", 5),
+)
+"""The names of the scope, and for a session its incarnation, then a key, and its old and new value.
+
+One statement writes one key, so that it cannot be in a deadlock.
+"""

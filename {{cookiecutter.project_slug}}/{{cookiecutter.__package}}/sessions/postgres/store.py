@@ -42,6 +42,8 @@ CLEAN_EVERY = 1.0
 """Seconds between two purges of expired sessions by a process."""
 CLEAN_BATCH = 20
 """Expired sessions that are removed in one statement."""
+REWRITE_BATCH = 500
+"""Events that are replaced in one statement."""
 
 USERS_PAGE = 1_000
 
@@ -142,6 +144,28 @@ class PostgresStore(SessionStore):
         self._clean()
         head = Position(expected.incarnation, expected.revision + 1)
         return Head(key, head, timestamp, ttl, expires_at)
+
+    @override
+    async def rewrite(self, old: SessionRecord, new: SessionRecord) -> None:
+        ids = names(old.head.key)
+        session = (*ids, old.head.position.incarnation)
+        for start in range(0, len(old.events), REWRITE_BATCH):
+            before, after = (each.events[start : start + REWRITE_BATCH] for each in (old, new))
+            columns = (
+                [e.revision for e in before],
+                [e.data for e in before],
+                [e.data for e in after],
+            )
+            await self._fetch(sql.REPLACE_EVENTS, *session, *columns)
+        for statement, owner, values, others in zip(
+            sql.REPLACE_STATE,
+            (ids[:1], ids[:2], session),
+            (old.state.app, old.state.user, old.state.session),
+            (new.state.app, new.state.user, new.state.session),
+            strict=True,
+        ):
+            for name, value in values.items():
+                await self._fetch(statement, *owner, name.encode(), value, others[name])
 
     @override
     async def list(

@@ -179,6 +179,17 @@ return with_state(first < last and redis.call('LRANGE', events, first, last - 1)
 """
 )
 
+REWRITE = """
+-- KEYS: a list or a hash, and the session; ARGV: its incarnation, or '' for state that sessions share, the
+-- commands that read and write, then indexes or fields, each with its old and its new value
+if ARGV[1] ~= '' and redis.call('HGET', KEYS[2], 'incarnation') ~= ARGV[1] then return end
+for i = 4, #ARGV, 3 do
+  if redis.call(ARGV[2], KEYS[1], ARGV[i]) == ARGV[i + 1] then
+    redis.call(ARGV[3], KEYS[1], ARGV[i], ARGV[i + 2])
+  end
+end
+"""
+
 LIST = """
 -- KEYS: sessions and state of the user, then, unless on a cluster, state of the app
 -- ARGV: what the keys of the user's sessions begin with

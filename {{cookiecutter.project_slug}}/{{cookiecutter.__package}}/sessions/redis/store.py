@@ -9,6 +9,7 @@ import struct
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from itertools import chain
 from typing import Any, Self
 from urllib.parse import quote, unquote
 
@@ -33,7 +34,18 @@ from ..store import (
 from ..uri import SessionURI
 from .connections import Client, connector
 from .errors import FAILURES, explain
-from .scripts import APPEND, CREATE, DELETE, DELIVER, DELIVERED, ERASE, LIST, LOAD, REGISTER
+from .scripts import (
+    APPEND,
+    CREATE,
+    DELETE,
+    DELIVER,
+    DELIVERED,
+    ERASE,
+    LIST,
+    LOAD,
+    REGISTER,
+    REWRITE,
+)
 
 EXISTS, MISSING, STALE = b"exists", b"missing", b"stale"
 """Replies of scripts instead of a result."""
@@ -43,6 +55,9 @@ STATE = "state:"
 
 TIMESTAMP = struct.Struct(">d")
 """The time before each event, and before app state in an outbox."""
+
+REWRITE_BATCH = 500
+"""Events that are replaced by one script."""
 
 LIST_BATCH = 100
 """Users whose sessions are listed at the same time."""
@@ -124,7 +139,7 @@ class RedisStore(SessionStore):
         state: ScopedState,
         now: float,
     ) -> Head:
-        entry = TIMESTAMP.pack(timestamp) + event
+        entry = _entry(StoredEvent(expected.revision + 1, timestamp, event))
         head = (expected.incarnation, expected.revision, repr(now), entry)
         with self._translated():
             reply = await self.run(APPEND, self._keys(key), *head, *_by_scope(state))
@@ -142,6 +157,28 @@ class RedisStore(SessionStore):
                 )
         position = Position(expected.incarnation, expected.revision + 1)
         return Head(key, position, timestamp, ttl, float(expires_at) if expires_at else None)
+
+    @override
+    async def rewrite(self, old: SessionRecord, new: SessionRecord) -> None:
+        key, incarnation = old.head.key, old.head.position.incarnation
+        session, events, _, user = self._keys(key)[:4]
+        app = self._app_key(key.app_name, "state")
+        log = [
+            (before.revision - 1, _entry(before), _entry(after))
+            for before, after in zip(old.events, new.events, strict=True)
+        ]
+        with self._translated():
+            for start in range(0, len(log), REWRITE_BATCH):
+                some = chain(*log[start : start + REWRITE_BATCH])
+                await self.run(REWRITE, [events, session], incarnation, "LINDEX", "LSET", *some)
+            for keys, owner, prefix, values, others in (
+                ([session, session], incarnation, STATE, old.state.session, new.state.session),
+                ([user], "", "", old.state.user, new.state.user),
+                ([app], "", "", old.state.app, new.state.app),
+            ):
+                fields = [(prefix + name, values[name], others[name]) for name in values]
+                if fields:
+                    await self.run(REWRITE, keys, owner, "HGET", "HSET", *chain(*fields))
 
     @override
     async def list(
@@ -361,6 +398,10 @@ def record(
         for number, entry in enumerate(log, revision - len(log) + 1)
     ]
     return SessionRecord(head, ScopedState(app, user, own), events)
+
+
+def _entry(event: StoredEvent) -> bytes:
+    return TIMESTAMP.pack(event.timestamp) + event.data
 
 
 def _by_scope(state: ScopedState) -> Iterator[bytes | str | int]:

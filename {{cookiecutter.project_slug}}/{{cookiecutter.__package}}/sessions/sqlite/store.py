@@ -149,6 +149,10 @@ class SQLiteStore(SessionStore):
         return await self._database.write(self._append, key, expected, event, timestamp, state, now)
 
     @override
+    async def rewrite(self, old: SessionRecord, new: SessionRecord) -> None:
+        await self._database.write(self._rewrite, old, new)
+
+    @override
     async def list(
         self, app_name: str, user_id: str | None, *, now: float
     ) -> Sequence[SessionRecord]:
@@ -261,6 +265,34 @@ class SQLiteStore(SessionStore):
         _write_state(db, rowid, key, state)
         self._purge(db, now)
         return head
+
+    def _rewrite(self, db: sqlite3.Connection, old: SessionRecord, new: SessionRecord) -> None:
+        names, incarnation = _names(old.head.key), old.head.position.incarnation
+        found = db.execute(
+            f"SELECT id FROM sessions WHERE {NAMED} AND incarnation = ?4", (*names, incarnation)
+        ).fetchone()
+        rowid = found[0] if found else -1
+        pairs = zip(old.events, new.events, strict=True)
+        db.executemany(
+            "UPDATE events SET data = ? WHERE id = ? AND data = ?",
+            [(after.data, (rowid << 32) + before.revision, before.data) for before, after in pairs],
+        )
+        scopes = [
+            ("app_state", "app_name = ?", names[:1], old.state.app, new.state.app),
+            (
+                "user_state",
+                "app_name = ? AND user_id = ?",
+                names[:2],
+                old.state.user,
+                new.state.user,
+            ),
+            ("session_state", "session = ?", (rowid,), old.state.session, new.state.session),
+        ]
+        for table, where, scope, before, after in scopes:
+            db.executemany(
+                f"UPDATE {table} SET value = ? WHERE {where} AND key = ? AND value = ?",
+                [(after[name], *scope, name, before[name]) for name in before],
+            )
 
     def _load(
         self,

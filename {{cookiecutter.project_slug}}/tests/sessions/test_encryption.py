@@ -142,6 +142,8 @@ async def test_rotation_encrypts_everything_anew_while_sessions_are_used(
     keys(old)
     async with create_session_service(uri) as service:
         await service.append_event(await get(service), event("old key", more=1))
+        await create(service, user_id="gone", state={"user:name": "kept"})
+        await service.delete_session(app_name=APP, user_id="gone", session_id=SESSION)
     keys(new, old)
     async with create_session_service(uri) as service:
         session, said = await get(service), ["secret", "old key"]
@@ -161,8 +163,9 @@ async def test_rotation_encrypts_everything_anew_while_sessions_are_used(
         session = await get(service)
         assert texts(session) == said
         assert session.state == STATE | {"own": 19, "more": 1}
+        assert await service.get_user_state(app_name=APP, user_id="gone") == {"name": "kept"}
     status, output = await asyncio.to_thread(run, uri, "keys")
-    assert [line.split("\t")[1:] for line in output.splitlines()[1:]] == [["1", "2", "writes"]]
+    assert [line.split("\t")[1:] for line in output.splitlines()[1:]] == [["1", "3", "writes"]]
 
 
 async def test_keys_that_are_still_needed_are_counted(uri: str, keys: Keys) -> None:

@@ -166,7 +166,7 @@ def test_files_are_valid_python_toml_and_yaml(baked: Path) -> None:
         elif path.endswith(".toml"):
             tomllib.loads(text)
         elif path.endswith((".yml", ".yaml")):
-            yaml.safe_load(text)
+            list(yaml.safe_load_all(text))
 
 
 def test_python_is_formatted_and_linted(baked: Path) -> None:

@@ -310,7 +310,8 @@ def test_check_lists_damaged_records(run: Run) -> None:
     ):
         result = run("check", *arguments, input="n\n")
         assert result.exit_code == 1
-        header, *lines = result.stdout.splitlines()
+        # Older versions of click show what was typed on standard output.
+        header, *lines = [line for line in result.stdout.splitlines() if "\t" in line]
         assert header.split("\t") == ["DAMAGED", "USER", "PROBLEM"]
         assert {tuple(line.split("\t")[:2]) for line in lines} == {
             ("session empty", "ada"),

@@ -218,6 +218,16 @@ def test_compose_file_is_valid(baked: Path) -> None:
     run("check-jsonschema", *schema, "docker-compose.yml", cwd=baked)
 
 
+def test_only_the_container_listens_on_all_interfaces(baked: Path) -> None:
+    """The API has no login, so ports of containers and the default of `serve` are for this machine."""
+    compose = yaml.safe_load((baked / "docker-compose.yml").read_text("utf-8"))
+    ports = [port for service in compose["services"].values() for port in service.get("ports", ())]
+    assert ports
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+    server = (baked / "my_agent" / "sessions" / "server.py").read_text("utf-8")
+    assert 'click.Option(["--host"], envvar="HOST", default="127.0.0.1"' in server
+
+
 def test_workflow_is_valid(baked: Path) -> None:
     """It matches GitHub's schema and passes actionlint."""
     workflow = ".github/workflows/ci.yml"
@@ -251,10 +261,16 @@ def test_kubernetes_manifest_is_valid_and_fits_the_image(backend: str, tmp_path:
     [container] = pod["containers"]
     assert f"PORT={container['ports'][0]['containerPort']}\n" in dockerfile
     assert f"USER {pod['securityContext']['runAsUser']}\n" in dockerfile
+    alive, ready = container["livenessProbe"], container["readinessProbe"]
+    assert (alive["httpGet"]["path"], ready["httpGet"]["path"]) == ("/health", "/ready")
+    assert 'add_api_route("/ready"' in server
+    assert "/ready'" in dockerfile
     found = re.search(r'"--shutdown_timeout"\],.*?default=(\d+)', server, re.DOTALL)
     assert found
-    longest = int(found[1]) + int(container["args"][-1])
-    assert pod["terminationGracePeriodSeconds"] > longest
+    drain = int(container["args"][-1])
+    assert pod["terminationGracePeriodSeconds"] > drain + int(found[1])
+    assert ready["periodSeconds"] * ready["failureThreshold"] < drain, "noticed in time"
+    assert service["spec"]["selector"] == deployment["spec"]["template"]["metadata"]["labels"]
 
 
 def test_backends_in_a_file_name_another_way_to_several_machines(backend: str, baked: Path) -> None:

@@ -1,5 +1,8 @@
 """HAProxy in front of several servers of the agent, as a load balancer in production.
 
+One of its ports distributes requests, as an Ingress does. The other one distributes connections, as a
+Service of Kubernetes does.
+
 Debian and Ubuntu: `apt install haproxy`.
 """
 
@@ -13,34 +16,41 @@ from ..servers.starting import free_port, run
 
 CONFIGURATION = """\
 defaults
-    mode http
     timeout connect 5s
     timeout client 5m
     timeout server 5m
     timeout check 5s
     option redispatch 1
-frontend people
+"""
+
+LISTEN = """\
+listen {mode}
+    mode {mode}
     bind 127.0.0.1:{port}
-    default_backend agents
-backend agents
     option httpchk GET /ready
-    default-server check inter 100ms rise 1 fall 1
+    default-server check inter 200ms rise 1 fall 1
 {servers}
 """
 
 
 @contextmanager
-def balance(directory: Path, ports: Sequence[int]) -> Iterator[str]:
-    """Run HAProxy in front of servers on these ports of 127.0.0.1. The value is its address."""
+def balance(directory: Path, ports: Sequence[int]) -> Iterator[list[str]]:
+    """Run HAProxy in front of servers on these ports of 127.0.0.1.
+
+    The value is its addresses: the first distributes requests, the second one connections.
+    """
     program = shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
     if program is None:
         raise RuntimeError("HAProxy is not installed: `apt install haproxy`.")
-    port = free_port()
     servers = "\n".join(f"    server s{each} 127.0.0.1:{each}" for each in ports)
+    balancers = {"http": free_port(), "tcp": free_port()}
+    sections = (
+        LISTEN.format(mode=mode, port=port, servers=servers) for mode, port in balancers.items()
+    )
     configuration = directory / "haproxy.cfg"
-    configuration.write_text(CONFIGURATION.format(port=port, servers=servers))
-    address = f"http://127.0.0.1:{port}"
+    configuration.write_text(CONFIGURATION + "".join(sections))
+    addresses = [f"http://127.0.0.1:{port}" for port in balancers.values()]
     ask = build_opener(ProxyHandler({})).open
     command = [program, "-f", str(configuration)]
-    with run(command, lambda: ask(f"{address}/health"), (OSError,), directory / "haproxy.log"):
-        yield address
+    with run(command, lambda: ask(f"{addresses[1]}/health"), (OSError,), directory / "haproxy.log"):
+        yield addresses

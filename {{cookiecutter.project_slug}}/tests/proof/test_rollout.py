@@ -2,8 +2,9 @@
 
 import asyncio
 import signal
+import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -20,8 +21,8 @@ from .test_turns_at_once import LEASE, note, stored, text_of, turns_of
 
 SERVE = [*PYTHON, "serve", "--drain=3", str(AGENTS)]
 USERS = [f"user {number}" for number in range(4)]
-PEOPLE = [*USERS, USERS[0]]
-"""Two people talk in one session, from two windows."""
+PEOPLE = [USERS[0], *USERS]
+"""Two people talk in one session, through different balancers."""
 
 
 class Fleet:
@@ -48,9 +49,6 @@ class Fleet:
         self.servers[slot].process.send_signal(sent)
         self.servers[slot].wait()
         self.servers[slot] = self.start(slot, name).ready()
-
-
-Say = Callable[[httpx.AsyncClient, str, str], "asyncio.Future[None]"]
 
 
 async def say_once(client: httpx.AsyncClient, user: str, text: str) -> None:
@@ -80,6 +78,7 @@ async def test_rollout_loses_no_message(
     """After SIGTERM, no request fails. After SIGKILL, people have to repeat their message."""
     say = say_again if again else say_once
     acknowledged = Counter[str]()
+    waits: list[float] = []
     done = asyncio.Event()
     async with create_session_service(uri) as service:
         for user in USERS:
@@ -89,13 +88,16 @@ async def test_rollout_loses_no_message(
         fleet = Fleet(with_options(uri, f"turn_lease={LEASE}") if again else uri, tmp_path, stack)
         for server in fleet.servers:
             await asyncio.to_thread(server.ready)
-        address = stack.enter_context(balance(tmp_path, fleet.ports))
+        addresses = stack.enter_context(balance(tmp_path, fleet.ports))
 
         async def talk(person: int, user: str) -> None:
-            async with httpx.AsyncClient(base_url=address, timeout=120, trust_env=False) as client:
+            base = addresses[person % 2]
+            async with httpx.AsyncClient(base_url=base, timeout=120, trust_env=False) as client:
                 number = 0
                 while not done.is_set():
+                    sent_at = time.monotonic()
                     await say(client, user, note(f"{person}.{number}"))
+                    waits.append(time.monotonic() - sent_at)
                     acknowledged[f"{person}"] += 1
                     number += 1
 
@@ -120,6 +122,7 @@ async def test_rollout_loses_no_message(
             assert answered == Counter(map(note, expected)), "each message once"
     figure("servers replaced", 3 * repetitions(10, 1))
     figure("messages", acknowledged.total())
+    figure("s until the slowest answer", round(max(waits), 1))
 
 
 def expected_of(user: str, acknowledged: Counter[str]) -> Sequence[str]:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -24,9 +25,9 @@ SESSIONS = f"/apps/noter/users/{USER}/sessions"
 
 
 @asynccontextmanager
-async def client(uri: str, agents: Path = AGENTS) -> AsyncIterator[httpx.AsyncClient]:
-    """Serve the agents of the tests in this process. The value is a client."""
-    options = {"agents_dir": str(agents), "session_service_uri": uri, "web": False}
+async def client(uri: str, agents: Path = AGENTS, **more: Any) -> AsyncIterator[httpx.AsyncClient]:
+    """Serve the agents of the tests in this process, with more options. The value is a client."""
+    options = {"agents_dir": str(agents), "session_service_uri": uri, "web": False, **more}
     app = await asyncio.to_thread(create_app, options)  # it blocks while it checks the store
     # By default, this transport raises unhandled exceptions, which are a 500 in a server.
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
@@ -114,6 +115,23 @@ async def test_missing_session_returns_404_and_ready_store_200(uri: str) -> None
 async def test_errors_of_the_agent_are_not_handled() -> None:
     with pytest.raises(ValueError, match="a mistake of the agent's"):
         await answer_error(None, ValueError("a mistake of the agent's"))  # type: ignore[arg-type]
+
+
+async def test_draining_server_is_not_ready_but_answers_and_closes_connections(uri: str) -> None:
+    ended = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    try:
+        async with client(uri, drain=0.1) as http:
+            assert "Connection" not in (await http.get("/list-apps")).headers
+            signal.raise_signal(signal.SIGTERM)
+            response = await http.get("/ready")
+            assert response.status_code == 503
+            assert response.json() == {"ready": False, "server": "draining"}
+            response = await http.get("/list-apps")
+            assert (response.status_code, response.headers["Connection"]) == (200, "close")
+            await until(ended.is_set)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_running_turn_finishes_after_sigterm(uri: str, tmp_path: Path) -> None:

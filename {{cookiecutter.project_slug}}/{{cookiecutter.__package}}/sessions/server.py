@@ -24,7 +24,8 @@ from fastapi.exception_handlers import http_exception_handler
 from fastapi.responses import JSONResponse
 from google.adk.cli.fast_api import get_fast_api_app
 from google.adk.errors import StaleSessionError
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import register
 from .errors import RefusedValue, SessionStoreError, StoreUnavailable, TurnTimeout
@@ -146,6 +147,7 @@ def create_app(options: Mapping[str, Any]) -> FastAPI:
     app = get_fast_api_app(**options, lifespan=lifespan)
     services += set(opened_for_adk) - known
     app.add_middleware(AnyPath)
+    app.add_middleware(CloseWhileDraining, readiness=readiness)
     app.add_api_route("/ready", readiness.answer, methods=["GET"])
     for kind in (StaleSessionError, RuntimeError, ValueError, HTTPException):
         app.add_exception_handler(kind, answer_error)
@@ -167,6 +169,26 @@ class AnyPath:
         await self._app(scope, receive, send)
 
 
+class CloseWhileDraining:
+    """Ends each connection after its answer, once the server drains.
+
+    A balancer of connections, such as a Service of Kubernetes, never moves an open one. Its client would
+    send the next request to a server that may have ended.
+    """
+
+    def __init__(self, app: ASGIApp, readiness: "Readiness") -> None:
+        self._app = app
+        self._readiness = readiness
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start" and self._readiness.draining:
+                MutableHeaders(scope=message)["Connection"] = "close"
+            await send(message)
+
+        await self._app(scope, receive, answer)
+
+
 class Readiness:
     """Whether requests can be served: the session store answers, and the server does not end."""
 
@@ -175,7 +197,7 @@ class Readiness:
         self._lock = asyncio.Lock()
         self._checked_at = float("-inf")
         self._problem: str | None = None
-        self._draining = False
+        self.draining = False
 
     def drain(self, seconds: float) -> None:
         """Let SIGTERM make this unready first, and end the server some seconds later.
@@ -185,15 +207,15 @@ class Readiness:
         end = cast("Callable[[int, None], None]", signal.getsignal(signal.SIGTERM))
 
         def begin(*_: object) -> None:
-            if not self._draining:
-                self._draining = True
+            if not self.draining:
+                self.draining = True
                 threading.Timer(seconds, end, (signal.SIGTERM, None)).start()
 
         signal.signal(signal.SIGTERM, begin)
 
     async def answer(self) -> JSONResponse:
         """Return 200, or 503 with the part that is not ready. The log says why."""
-        if self._draining:
+        if self.draining:
             return JSONResponse({"ready": False, "server": "draining"}, 503)
         async with self._lock:
             if time.monotonic() - self._checked_at > READY_CACHE:

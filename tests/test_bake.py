@@ -56,6 +56,8 @@ def test_project_has_exactly_the_files_of_its_backend(
         other_test = (
             re.match(r"tests/(sessions/test_|proof/)", name) and belongs_to(Path(name)) & of_parts
         )
+        if name == "INCOMPLETE.md":
+            continue  # only in projects that are baked without hooks
         left_out = proof == "no" and backend != "custom" and name.startswith("tests/proof/")
         if path.is_file() and ".pyc" not in name and not (others or other_test or left_out):
             expected.add(name)

@@ -17,12 +17,12 @@ import os
 import re
 import runpy
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from unicodedata import east_asian_width
 
 import click
-from cookiecutter import __version__
 from cookiecutter.exceptions import FailedHookException
 from cookiecutter.prompt import read_user_variable
 from jinja2 import Environment
@@ -131,9 +131,10 @@ class Answers(Extension):
     def __init__(self, environment: Environment) -> None:
         """Read the checks and the template's own texts. An update renders two versions."""
         super().__init__(environment)
-        if tuple(map(int, __version__.split(".")[:2])) < OLDEST:
+        installed = version("cookiecutter")  # 2.2.0 has another one in `__version__`
+        if tuple(map(int, installed.split(".")[:2])) < OLDEST:
             # Cookiecutter shows the text of an ImportError.
-            raise ImportError(f"cookiecutter {__version__} is too old; 2.2.0 or newer is needed.")
+            raise ImportError(f"cookiecutter {installed} is too old; 2.2.0 or newer is needed.")
         hooks = sorted((ROOT / "hooks").glob("*.py"))
         self.rules = runpy.run_path(str(ROOT / "hooks" / "pre_gen_project.py"))
         self.texts = {hook.read_text(encoding="utf-8") for hook in hooks}

@@ -222,18 +222,33 @@ def test_scheme_of_another_backend_is_refused(tmp_path: Path) -> None:
     bake(tmp_path, backend="redis", scheme="redis")
 
 
+def bake_with(version: str, folder: Path, typed: str, *options: str) -> tuple[int, str]:
+    """Bake with a version of cookiecutter, and return the exit status and the output."""
+    packages = ["--with", f"cookiecutter=={version}", "--with", "setuptools<70"]
+    command = ["uv", "run", "--quiet", "--no-project", "--isolated", "--python", "3.11", *packages]
+    words = [*command, "cookiecutter", str(ROOT), "--default-config", "--output-dir", str(folder)]
+    result = subprocess.run(
+        [*words, *options], input=typed, cwd=folder, capture_output=True, text=True
+    )
+    return result.returncode, result.stdout + result.stderr
+
+
 @pytest.mark.parametrize("version", ["2.1.1", "1.7.3"])
 def test_cookiecutter_that_is_too_old_writes_nothing(version: str, tmp_path: Path) -> None:
     """It says so, except for versions that cannot load the template's checks."""
-    packages = ["--with", f"cookiecutter=={version}", "--with", "setuptools<70"]
-    command = ["uv", "run", "--quiet", "--no-project", "--isolated", "--python", "3.11", *packages]
-    bake_it = ["cookiecutter", str(ROOT), "--no-input", "--output-dir", str(tmp_path)]
-    result = subprocess.run([*command, *bake_it], cwd=tmp_path, capture_output=True, text=True)
-    assert result.returncode != 0
-    said = "Unable to load extension: "
-    too_old = f"cookiecutter {version} is too old"
-    assert said + ("No module named" if version < "2" else too_old) in result.stderr + result.stdout
+    status, said = bake_with(version, tmp_path, "", "--no-input")
+    assert status != 0
+    too_old = "No module named" if version < "2" else f"cookiecutter {version} is too old"
+    assert f"Unable to load extension: {too_old}" in said
     assert list(tmp_path.iterdir()) == []
+
+
+def test_oldest_cookiecutter_bakes_and_asks_again(tmp_path: Path) -> None:
+    """README.md says that 2.2 is enough."""
+    status, said = bake_with("2.2.0", tmp_path, "Front Desk\n../x\n\n" + "\n" * 8)
+    assert status == 0, said
+    assert "project_slug '../x' is not a valid name" in said
+    assert (tmp_path / "front-desk" / "README.md").exists()
 
 
 def test_wrong_answer_at_a_prompt_is_asked_again(tmp_path: Path) -> None:

@@ -2,13 +2,14 @@
 
 # uv from the PATH, or else in .uv
 UV := $(if $(shell command -v uv 2>/dev/null),uv,.uv/bin/uv)
+VERSION = $(shell awk -F '"' '/^version/ {print $$2; exit}' pyproject.toml)
 COOKIECUTTER = $(UV) run --quiet --only-group bake cookiecutter
 
 OUT ?= baked
 BACKEND ?= sqlite
 
 .DEFAULT_GOAL := help
-.PHONY: help demo bake test quick proof bench load lint format clean uv
+.PHONY: help demo bake test quick proof bench load lint format release clean uv
 
 help:  ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,7 +21,7 @@ demo: $(UV)  ## Bake the default into a temporary folder, set it up and run its 
 	$(MAKE) --no-print-directory -C "$$folder/my-agent" setup demo
 
 bake: $(UV)  ## Bake into OUT=baked: make bake BACKEND=redis ARGS="scheme=acme session_ttl=1h"
-	$(COOKIECUTTER) . --no-input --output-dir "$(OUT)" backend=$(BACKEND) $(ARGS)
+	$(COOKIECUTTER) . --no-input --overwrite-if-exists --output-dir "$(OUT)" backend=$(BACKEND) $(ARGS)
 
 test: $(UV)  ## Run all tests; those that install baked projects come last
 	$(UV) run pytest -n auto $(ARGS)
@@ -46,8 +47,15 @@ format: $(UV)  ## Format the code and apply fixes
 	$(UV) run ruff check --fix-only
 	$(UV) run ruff format
 
+release: $(UV)  ## Write notes and an archive of HEAD to dist/, and bake from the archive
+	rm -rf dist && mkdir dist
+	awk '/^## / {on = ($$2 == "$(VERSION)"); next} on' CHANGELOG.md > dist/notes.md && grep -q . dist/notes.md
+	git archive --prefix=adk-session-template-$(VERSION)/ --output=dist/adk-session-template-$(VERSION).zip HEAD
+	cd dist && sha256sum *.zip > SHA256SUMS
+	$(COOKIECUTTER) dist/adk-session-template-$(VERSION).zip --no-input --default-config --output-dir dist/check
+
 clean:  ## Remove generated files
-	rm -rf .venv .uv .bench baked .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .uv .bench baked dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .uv/bin/uv:

@@ -4,7 +4,7 @@ Cookiecutter loads it from the checkout, because `_extensions` in `cookiecutter.
 does four things that cookiecutter does not:
 
 - It checks the answers while the questions are asked, with the checks of `hooks/pre_gen_project.py`. An error
-  is one sentence, without a folder and without a traceback.
+  is one sentence, without a folder and without a traceback. At a prompt, the question is asked again.
 - It keeps Jinja out of answers. Otherwise `--no-input` would evaluate `project_name="{{ 7*7 }}"`.
 - Its `tojson` writes strings that are valid in JSON, TOML, YAML and Python.
 - Its `left_out` lists the files that a project does not keep, for the hooks that remove them.
@@ -16,13 +16,15 @@ import json
 import os
 import re
 import runpy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from unicodedata import east_asian_width
 
-from cookiecutter import __version__
+import click
 from cookiecutter.exceptions import FailedHookException
+from cookiecutter.prompt import read_user_variable
 from jinja2 import Environment
 from jinja2.ext import Extension
 
@@ -97,6 +99,7 @@ def left_out(paths: Sequence[str], answers: Mapping[str, Any]) -> list[str]:
     of_parts = re.compile(rf"tests/(\w+/test_({parts}).*|proof/({parts})_.*)\.py")
     files = {file for row in backends.values() for file in row.get("files", [])}
     unlisted = {file.format(package=package) for file in files - set(chosen.get("files", []))}
+    unlisted.add("INCOMPLETE.md")  # for projects that are baked without hooks
     if answers["license"] == "Proprietary":
         unlisted.add("LICENSE")
     proof = answers["__proof"] == "yes"
@@ -110,19 +113,33 @@ def left_out(paths: Sequence[str], answers: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def folder_problems(answers: Mapping[str, Any], options: Mapping[str, Any]) -> Iterator[str]:
+    """Yield why cookiecutter's options do not let it write the project's folder."""
+    slug = answers["project_slug"]
+    if (Path(options.get("output_dir", ".")) / slug).exists() and options.get(
+        "overwrite_if_exists"
+    ) is False:
+        yield (
+            f"project_slug {slug!r} is a folder that exists: take another name, or run `make update` there, "
+            "or bake over it with --overwrite-if-exists."
+        )
+
+
 class Answers(Extension):
     """Treats answers as data, and refuses bad ones."""
 
     def __init__(self, environment: Environment) -> None:
         """Read the checks and the template's own texts. An update renders two versions."""
         super().__init__(environment)
-        if tuple(map(int, __version__.split(".")[:2])) < OLDEST:
+        installed = version("cookiecutter")  # 2.2.0 has another one in `__version__`
+        if tuple(map(int, installed.split(".")[:2])) < OLDEST:
             # Cookiecutter shows the text of an ImportError.
-            raise ImportError(f"cookiecutter {__version__} is too old; 2.2.0 or newer is needed.")
+            raise ImportError(f"cookiecutter {installed} is too old; 2.2.0 or newer is needed.")
         hooks = sorted((ROOT / "hooks").glob("*.py"))
         self.rules = runpy.run_path(str(ROOT / "hooks" / "pre_gen_project.py"))
         self.texts = {hook.read_text(encoding="utf-8") for hook in hooks}
-        self.texts.update(strings(json.loads((ROOT / "cookiecutter.json").read_text("utf-8"))))
+        self.questions = json.loads((ROOT / "cookiecutter.json").read_text("utf-8"))
+        self.texts.update(strings(self.questions))
         folder = next(ROOT.glob("{{*"))
         self.files = [
             path.relative_to(folder).as_posix()
@@ -140,10 +157,21 @@ class Answers(Extension):
             tojson=tojson,
         )
 
-    def checked(self, answers: Mapping[str, Any]) -> str:
-        """Stop the bake with one sentence for each bad answer among those given so far."""
-        if problems := list(self.rules["problems"](answers)):
-            raise FailedHookException("\n".join(problems))
+    def checked(self, answers: MutableMapping[str, Any]) -> str:
+        """Ask again for each bad answer among those given so far, or stop the bake if nobody can be asked."""
+        context = click.get_current_context(silent=True)
+        options = context.params if context else {}
+        while problems := [*self.rules["problems"](answers)] or [
+            *folder_problems(answers, options)
+        ]:
+            if options.get("no_input", True):
+                raise FailedHookException("\n".join(problems))
+            question = problems[0].split()[0]
+            click.echo(problems[0])
+            default = self.environment.from_string(self.questions[question])
+            answers[question] = read_user_variable(
+                question, default.render(cookiecutter=answers), self.questions["__prompts__"]
+            )
         return "yes"
 
     def left_out(self, answers: Mapping[str, Any]) -> list[str]:

@@ -29,7 +29,7 @@ AUTHOR = ("-c", "user.name=adk-session-template", "-c", "user.email=template@loc
 
 def git(folder: Path, *words: str, check: bool = True) -> str:
     """Run git in a folder and return its output."""
-    command = ["git", "-c", "core.autocrlf=false", *words]
+    command = ["git", "-c", "core.autocrlf=false", "-c", "core.quotepath=false", *words]
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if check and result.returncode:
         sys.exit(f"Error: git {' '.join(words)} failed: {result.stderr.strip()}")
@@ -99,8 +99,8 @@ def main() -> None:
     commit = json.loads((TEMPLATE / "versions.json").read_text("utf-8")).get(since)
     if commit is None:
         sys.exit(f"Error: the template knows no version {since}: look at `version` in {RECORD}.")
-    if git(project, "status", "--porcelain", "--untracked-files=no"):
-        sys.exit("Error: the project has uncommitted changes: commit them first.")
+    if git(project, "status", "--porcelain", "."):
+        sys.exit("Error: the project has uncommitted changes or new files: commit them first.")
     prefix = git(project, "rev-parse", "--show-prefix")
     with TemporaryDirectory() as name:
         folder = Path(name)

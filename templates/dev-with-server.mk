@@ -7,4 +7,4 @@ dev: $(UV)  ## Serve the agent with ADK's web interface on http://localhost:8000
 		address=$$($(DOCKER) compose port {{ service }} {{ port }}); \
 		export SESSION_SERVICE_URI="{{ uri }}"; \
 	fi; \
-	$(UV) run python -m tests.servers -- python -m {{ cookiecutter.__package }} web $(ARGS)
+	$(UV) run python -m tests.servers -- python -m {{ cookiecutter.__package }} web $(ARGS) </dev/null

@@ -22,12 +22,14 @@ BACKENDS: dict[str, dict[str, Any]] = QUESTIONS["_backends"]
 ANSWERABLE = [question for question in QUESTIONS if not question.startswith("_")]
 
 
-def cookiecutter(folder: Path, *options: str, typed: str = "", **answers: str) -> Result:
+def cookiecutter(
+    folder: Path, *options: str, typed: str = "", template: str = str(ROOT), **answers: str
+) -> Result:
     """Run cookiecutter on this template, without touching the home directory."""
     with tempfile.TemporaryDirectory() as own:
         config = Path(own) / "config.yaml"
         config.write_text(json.dumps({"replay_dir": own, "cookiecutters_dir": own}), "utf-8")
-        arguments = [str(ROOT), "--output-dir", str(folder), "--config-file", str(config)]
+        arguments = [template, "--output-dir", str(folder), "--config-file", str(config)]
         given = [f"{question}={answer}" for question, answer in answers.items()]
         return CliRunner().invoke(main, [*arguments, *options, *given], input=typed)
 

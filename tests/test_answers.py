@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from slugify import slugify
 
-from .baking import ANSWERABLE, BACKENDS, QUESTIONS, ROOT, RULES, bake, cookiecutter, refusal
+from .baking import ANSWERABLE, BACKENDS, QUESTIONS, ROOT, RULES, bake, cookiecutter, refusal, texts
 
 HOOKS = sorted((ROOT / "hooks").glob("*.py"))
 SUFFIXES = sorted({suffix for row in BACKENDS.values() for suffix in row["suffixes"]})
@@ -222,15 +222,63 @@ def test_scheme_of_another_backend_is_refused(tmp_path: Path) -> None:
     bake(tmp_path, backend="redis", scheme="redis")
 
 
+def bake_with(version: str, folder: Path, typed: str, *options: str) -> tuple[int, str]:
+    """Bake with a version of cookiecutter, and return the exit status and the output."""
+    packages = ["--with", f"cookiecutter=={version}", "--with", "setuptools<70"]
+    command = ["uv", "run", "--quiet", "--no-project", "--isolated", "--python", "3.11", *packages]
+    words = [*command, "cookiecutter", str(ROOT), "--default-config", "--output-dir", str(folder)]
+    result = subprocess.run(
+        [*words, *options], input=typed, cwd=folder, capture_output=True, text=True
+    )
+    return result.returncode, result.stdout + result.stderr
+
+
 @pytest.mark.parametrize("version", ["2.1.1", "1.7.3"])
 def test_cookiecutter_that_is_too_old_writes_nothing(version: str, tmp_path: Path) -> None:
     """It says so, except for versions that cannot load the template's checks."""
-    packages = ["--with", f"cookiecutter=={version}", "--with", "setuptools<70"]
-    command = ["uv", "run", "--quiet", "--no-project", "--isolated", "--python", "3.11", *packages]
-    bake_it = ["cookiecutter", str(ROOT), "--no-input", "--output-dir", str(tmp_path)]
-    result = subprocess.run([*command, *bake_it], cwd=tmp_path, capture_output=True, text=True)
-    assert result.returncode != 0
-    said = "Unable to load extension: "
-    too_old = f"cookiecutter {version} is too old"
-    assert said + ("No module named" if version < "2" else too_old) in result.stderr + result.stdout
+    status, said = bake_with(version, tmp_path, "", "--no-input")
+    assert status != 0
+    too_old = "No module named" if version < "2" else f"cookiecutter {version} is too old"
+    assert f"Unable to load extension: {too_old}" in said
     assert list(tmp_path.iterdir()) == []
+
+
+def test_oldest_cookiecutter_bakes_and_asks_again(tmp_path: Path) -> None:
+    """README.md says that 2.2 is enough."""
+    status, said = bake_with("2.2.0", tmp_path, "Front Desk\n../x\n\n" + "\n" * 8)
+    assert status == 0, said
+    assert "project_slug '../x' is not a valid name" in said
+    assert (tmp_path / "front-desk" / "README.md").exists()
+
+
+def test_wrong_answer_at_a_prompt_is_asked_again(tmp_path: Path) -> None:
+    """At once, with the reason, and the answers that were given stay."""
+    typed = "Front Desk\n../x\nclass\n\nWelcomes people.\nAda\n2\nhttp\nacme\nsoon\n1h\n\n1\n1\n"
+    result = cookiecutter(tmp_path, typed=typed)
+    assert result.exit_code == 0, result.output
+    for sentence in ("project_slug '../x' is", "project_slug 'class' would", "scheme 'http' is"):
+        assert sentence in result.output
+    config = (tmp_path / "front-desk/front_desk/sessions/config.py").read_text("utf-8")
+    assert 'SCHEME = "acme"' in config
+    assert 'DEFAULT_TTL = "1h"' in config
+
+
+def test_folder_that_exists_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    """At a prompt, another name is asked for."""
+    project = bake(tmp_path)
+    (project / "mine").touch()
+    result = cookiecutter(tmp_path, "--no-input")
+    assert result.exit_code == 1
+    assert "run `make update` there" in result.output
+    result = cookiecutter(tmp_path, typed="\n\nanother\n" + "\n" * 8)
+    assert result.exit_code == 0, result.output
+    assert {path.name for path in tmp_path.iterdir()} == {"my-agent", "another"}
+
+
+def test_project_without_hooks_says_that_it_is_incomplete(tmp_path: Path) -> None:
+    """Baking over it with hooks completes it."""
+    cookiecutter(tmp_path / "out", "--no-input", "--accept-hooks", "no")
+    note = tmp_path / "out" / "my-agent" / "INCOMPLETE.md"
+    assert "--overwrite-if-exists" in note.read_text("utf-8")
+    cookiecutter(tmp_path / "out", "--no-input", "--overwrite-if-exists")
+    assert dict(texts(note.parent)) == dict(texts(bake(tmp_path / "fresh")))

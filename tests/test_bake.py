@@ -63,6 +63,8 @@ def test_project_has_exactly_the_files_of_its_backend(
         other_test = (
             re.match(r"tests/(sessions/test_|proof/)", name) and belongs_to(Path(name)) & of_parts
         )
+        if name == "INCOMPLETE.md":
+            continue  # only in projects that are baked without hooks
         left_out = proof == "no" and backend != "custom" and name.startswith("tests/proof/")
         if path.is_file() and ".pyc" not in name and not (others or other_test or left_out):
             expected.add(name)
@@ -362,15 +364,23 @@ def test_bakes_are_reproducible(baked: Path, backend: str, tmp_path: Path) -> No
     assert dict(texts(bake(tmp_path, backend=backend))) == dict(texts(baked))
 
 
-def test_workflow_of_the_template_is_valid() -> None:
-    """It passes the same checks as the workflow of a project."""
-    workflow = ".github/workflows/ci.yml"
-    run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", workflow, cwd=ROOT)
-    run("actionlint", workflow, cwd=ROOT)
-    run(
-        *("check-jsonschema", "--builtin-schema", "vendor.dependabot", ".github/dependabot.yml"),
-        cwd=ROOT,
-    )
+def test_workflows_of_the_template_are_valid() -> None:
+    """They pass the same checks as the workflow of a project."""
+    for workflow in (".github/workflows/ci.yml", ".github/workflows/release.yml"):
+        run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", workflow, cwd=ROOT)
+        run("actionlint", workflow, cwd=ROOT)
+    updates = ".github/dependabot.yml"
+    run("check-jsonschema", "--builtin-schema", "vendor.dependabot", updates, cwd=ROOT)
+
+
+def test_archive_of_the_repository_can_be_baked(tmp_path: Path) -> None:
+    """GitHub offers the repository as a zip file, and a release has one."""
+    archive = tmp_path / "template.zip"
+    command = ["git", "archive", "--prefix=template/", f"--output={archive}", "HEAD"]
+    subprocess.run(command, cwd=ROOT, check=True)
+    result = cookiecutter(tmp_path / "out", "--no-input", template=str(archive))
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "out" / "my-agent" / "README.md").exists()
 
 
 def test_backend_rows_are_complete() -> None:

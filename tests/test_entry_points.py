@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
-from .installed import SCHEME, Project
+from .installed import SCHEME, Project, Web
 
 pytestmark = pytest.mark.installed
 
@@ -106,3 +107,40 @@ def test_missing_driver_is_reported(project: Project) -> None:
                 assert repr(module) in error(project, line, uri)
         finally:
             project.make("setup")
+
+
+SECOND_AGENT = """
+from google.adk.agents import LlmAgent
+from google.adk.apps import App
+
+from my_agent.sessions.plugin import OneTurnAtATime
+from my_agent.settings import model
+
+root_agent = LlmAgent(name="second", model=model())
+app = App(name="second", root_agent=root_agent, plugins=[OneTurnAtATime()])
+"""
+
+
+@pytest.mark.two_backends
+@pytest.mark.parametrize("line", ["python -m {package} serve", "adk api_server ."])
+def test_second_agent_is_served_with_the_same_sessions(
+    default_project: Project, line: str, tmp_path: Path
+) -> None:
+    """README.md says how. Folders that are not agents are not listed."""
+    second = default_project.folder / "second"
+    second.mkdir()
+    (second / "agent.py").write_text(SECOND_AGENT.lstrip(), "utf-8")
+    (second / "__init__.py").touch()
+    try:
+        with default_project.server(tmp_path / "data") as uri:
+            words = command(default_project, line, uri)
+            with default_project.web(*words, uri=uri, log=tmp_path / "log") as web:
+                assert web.call("/list-apps") == ["my_agent", "second"]
+                web.create("one")
+                web.say("one", "My name is Ada.")
+                other = Web(web.address, "second")
+                other.create("one")
+                other.say("one", "Hello.")
+                assert len(other.session("one")["events"]) < len(web.session("one")["events"])
+    finally:
+        shutil.rmtree(second)

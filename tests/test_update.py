@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -177,4 +178,6 @@ def test_version_is_the_same_everywhere() -> None:
     """In cookiecutter.json, in pyproject.toml, and on top of the changelog."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     assert settings["project"]["version"] == VERSION
-    assert f"\n## {VERSION}\n" in (ROOT / "CHANGELOG.md").read_text("utf-8")
+    newest, *earlier = re.findall(r"(?m)^## (\S+)$", (ROOT / "CHANGELOG.md").read_text("utf-8"))
+    assert newest == VERSION
+    assert set(earlier) <= set(VERSIONS), "add the commit of each earlier version to versions.json"

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 import click
@@ -18,7 +19,7 @@ from click.core import ParameterSource
 from . import register
 from .commands.terminal import print_anything
 from .config import AGENT_FOLDER, APP_NAME, BACKEND_TITLE, SCHEMES
-from .environment import load_environment
+from .environment import PROJECT, load_environment
 from .errors import ConfigurationError
 from .factory import session_uri
 
@@ -102,7 +103,8 @@ def with_defaults(adk: click.Group, arguments: list[str]) -> list[str]:
         return arguments
     name, *rest = arguments
     with command.make_context(name, list(rest), resilient_parsing=True) as context:
-        added = [] if has_folder(context) else [str(AGENT_FOLDER)]
+        folder = AGENT_FOLDER if "agent" in context.params else served_folder()
+        added = [] if has_folder(context) else [str(folder)]
         if uri := context.params["session_service_uri"]:
             check_scheme(uri)
         elif not chose_other_storage(context):
@@ -110,6 +112,12 @@ def with_defaults(adk: click.Group, arguments: list[str]) -> list[str]:
             check_scheme(uri)
             added.append(f"--session_service_uri={uri}")
     return [name, *added, *rest]
+
+
+def served_folder() -> Path:
+    """Return the folder that servers serve: the project if it has several agents, or the agent's own."""
+    agents = list(PROJECT.glob("*/agent.py"))
+    return PROJECT if len(agents) > 1 and (PROJECT / "services.py").is_file() else AGENT_FOLDER
 
 
 def has_folder(context: click.Context) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, cast, get_args
 from weakref import WeakSet
 
 from . import config
-from .environment import load_environment
+from .environment import PROJECT, load_environment
 from .errors import ConfigurationError, SessionStoreError
 from .keys import session_keys
 from .service import PersistentSessionService
@@ -34,14 +34,17 @@ opened_for_adk: "WeakSet[PersistentSessionService]" = WeakSet()
 
 
 def session_uri(uri: str | None = None) -> str:
-    """Return the given URI, or that of the environment or `.env`, or the default.
+    """Return the given URI, or that of the environment or `.env`, or of the server of `make dev`, or the default.
 
     A blank URI counts as not given.
     """
     if uri:
         return uri
     load_environment()
-    return os.environ.get(URI_VARIABLE) or config.DEFAULT_URI
+    if given := os.environ.get(URI_VARIABLE):
+        return given
+    started = PROJECT / ".data" / "server.uri"  # exists while `make dev` runs its own server
+    return started.read_text("utf-8") if started.is_file() else config.DEFAULT_URI
 
 
 def build_service(uri: str | None = None, **options: Any) -> PersistentSessionService:

@@ -1,1 +1,0 @@
-"""What the project promises, shown on a real server."""

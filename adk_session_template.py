@@ -16,6 +16,8 @@ import json
 import os
 import re
 import runpy
+import shutil
+import subprocess
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -125,6 +127,14 @@ def folder_problems(answers: Mapping[str, Any], options: Mapping[str, Any]) -> I
         )
 
 
+def commit(_: object) -> str:
+    """Return the commit of this checkout, or nothing if it is not one, such as an archive."""
+    if not (ROOT / ".git").exists() or not shutil.which("git"):
+        return ""
+    command = ["git", "rev-parse", "HEAD"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+
 class Answers(Extension):
     """Treats answers as data, and refuses bad ones."""
 
@@ -151,6 +161,7 @@ class Answers(Extension):
         environment.filters.update(
             assigned_to=assigned_to,
             checked=self.checked,
+            commit=commit,
             left_out=self.left_out,
             one_line=one_line,
             safe_slug=self.rules["safe_slug"],

@@ -9,11 +9,12 @@ a commit, which git picks into the project. So edits of the owner stay, and conf
 cruft applies the difference as a patch, and writes `.rej` files. copier could not begin from `cookiecutter gh:…`.
 
 Files:
-    .template.json (of the project)   the version, and the answers
+    .template.json (of the project)   the version, its commit unless it came from an archive, and the answers
     versions.json (of the template)   the commit of each version, because a clone may lack tags
 """
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -24,16 +25,35 @@ from typing import Any
 
 TEMPLATE = Path(__file__).resolve().parent
 RECORD = ".template.json"
-AUTHOR = ("-c", "user.name=adk-session-template", "-c", "user.email=template@localhost")
+SETTINGS = {
+    "user.name": "adk-session-template",
+    "user.email": "template@localhost",
+    "core.autocrlf": "false",
+    "core.quotePath": "false",
+    # The user's own settings must not ask for a key, or check the commits of the two bakes.
+    "commit.gpgSign": "false",
+    "core.hooksPath": os.devnull,
+}
 
 
-def git(folder: Path, *words: str, check: bool = True) -> str:
-    """Run git in a folder and return its output."""
-    command = ["git", "-c", "core.autocrlf=false", "-c", "core.quotepath=false", *words]
-    result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    if check and result.returncode:
-        sys.exit(f"Error: git {' '.join(words)} failed: {result.stderr.strip()}")
+def run_git(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run git in a folder."""
+    settings = [word for name, value in SETTINGS.items() for word in ("-c", f"{name}={value}")]
+    command = ["git", *settings, *words]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+def git(folder: Path, *words: str) -> str:
+    """Run git in a folder, where it must succeed, and return its output."""
+    result = run_git(folder, *words)
+    if result.returncode:
+        sys.exit(f"Error: git {words[0]} failed: {result.stderr.strip()}")
     return result.stdout.strip()
+
+
+def is_known(commit: str) -> bool:
+    """Return whether the template has a commit. That of a fork or of a rebased branch may be lost."""
+    return not run_git(TEMPLATE, "cat-file", "-e", f"{commit}^{{commit}}").returncode
 
 
 def bake(template: Path, answers: dict[str, str], folder: Path) -> Path:
@@ -56,15 +76,18 @@ def difference(old: Path, new: Path, repository: Path, prefix: str) -> None:
         git(repository, "rm", "-r", "--quiet", "--ignore-unmatch", ".")
         shutil.copytree(project, place, dirs_exist_ok=True)
         git(repository, "add", "--all", "--force")
-        git(repository, *AUTHOR, "commit", "--quiet", "--allow-empty", "--message=bake")
+        git(repository, "commit", "--quiet", "--allow-empty", "--message=bake")
 
 
 def pick(project: Path, repository: Path) -> list[str]:
     """Apply the last commit of the repository to the project, and return the files with conflicts."""
     git(project, "fetch", "--quiet", str(repository), "HEAD")
-    git(project, *AUTHOR, "cherry-pick", "--no-commit", "FETCH_HEAD", check=False)
+    picked = run_git(project, "cherry-pick", "--no-commit", "FETCH_HEAD")
+    paths = git(project, "diff", "--name-only", "--diff-filter=U", "--relative").splitlines()
+    if picked.returncode and not paths:  # such as for an untracked file in the way
+        sys.exit(f"Error: nothing was changed. {picked.stderr.strip()}")
     conflicts = []
-    for path in git(project, "diff", "--name-only", "--diff-filter=U", "--relative").splitlines():
+    for path in paths:
         stages = {line.split()[2] for line in git(project, "ls-files", "-u", path).splitlines()}
         if "2" in stages:
             conflicts.append(path)
@@ -93,11 +116,13 @@ def main() -> None:
     recorded: dict[str, Any] = json.loads(record.read_text("utf-8"))
     since, answers = recorded["version"], recorded["answers"]
     version = json.loads((TEMPLATE / "cookiecutter.json").read_text("utf-8"))["_version"]
-    if since == version:
+    versions = json.loads((TEMPLATE / "versions.json").read_text("utf-8"))
+    commits = [recorded.get("commit"), versions.get(since)]
+    known = [commit for commit in commits if commit and is_known(commit)]
+    if since == version and known[:1] in ([], [git(TEMPLATE, "rev-parse", "HEAD")]):
         print(f"The project has version {version} already.")
         return
-    commit = json.loads((TEMPLATE / "versions.json").read_text("utf-8")).get(since)
-    if commit is None:
+    if not known:
         sys.exit(f"Error: the template knows no version {since}: look at `version` in {RECORD}.")
     if git(project, "status", "--porcelain", "."):
         sys.exit("Error: the project has uncommitted changes or new files: commit them first.")
@@ -105,8 +130,9 @@ def main() -> None:
     with TemporaryDirectory() as name:
         folder = Path(name)
         git(folder, "clone", "--quiet", str(TEMPLATE), "earlier")
-        git(folder / "earlier", "checkout", "--quiet", commit)
+        git(folder / "earlier", "checkout", "--quiet", known[0])
         old = bake(folder / "earlier", answers, folder / "old")
+        shutil.copy(record, old / RECORD)  # so that it never has a conflict
         new = bake(TEMPLATE, answers, folder / "new")
         difference(old, new, folder / "bakes", prefix)
         conflicts = pick(project, folder / "bakes")

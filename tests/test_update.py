@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from .baking import ROOT, bake
+from .baking import ROOT
 from .installed import Project
 
 GIT = ["git", "-c", "user.name=Tests", "-c", "user.email=tests@example.com"]
@@ -59,16 +59,31 @@ def template(tmp_path: Path) -> Path:
         git(tmp_path, "clone", "--quiet", str(ROOT), "template")
         git(folder, "checkout", "--quiet", "-B", "next")
     shutil.copytree(ROOT, folder, ignore=NOT_OURS, dirs_exist_ok=True)
-    versions = VERSIONS | {VERSION: commit(folder)} | VERSIONS
+    versions = {VERSION: commit(folder)} | VERSIONS
     (folder / "versions.json").write_text(json.dumps(versions), "utf-8")
     inside = folder / "{{cookiecutter.project_slug}}"
     change(folder / "cookiecutter.json", f'"_version": "{VERSION}"', f'"_version": "{NEXT}"')
     change(folder / "CHANGELOG.md", f"## {VERSION}", f"## {NEXT}\n\n- It shines.\n\n## {VERSION}")
     change(inside / ".gitignore", "\n.venv", "\nnew-in-the-template/\n.venv")
     model = inside / "{{cookiecutter.__package}}" / "demo" / "offline_model.py"
+    (inside / "docs" / "new.md").write_text("# New\n")
     model.write_text(model.read_text("utf-8") + "\n# changed\n", "utf-8")
     commit(folder)
     return folder
+
+
+def bake_earlier(template: Path, folder: Path, version: str = VERSION, **answers: str) -> Path:
+    """Bake a project with a version of the template and return its folder."""
+    earlier = folder / "earlier"
+    git(template.parent, "clone", "--quiet", str(template), str(earlier))
+    known = json.loads((template / "versions.json").read_text("utf-8"))
+    git(earlier, "checkout", "--quiet", known[version])
+    command = [sys.executable, "-m", "cookiecutter", str(earlier), "--no-input", "--default-config"]
+    given = [f"{name}={answer}" for name, answer in answers.items()]
+    subprocess.run([*command, f"--output-dir={folder}", *given], check=True, capture_output=True)
+    shutil.rmtree(earlier)
+    (project,) = folder.glob("*/.template.json")
+    return project.parent
 
 
 def update(project: Path, template: Path) -> tuple[int, str]:
@@ -108,13 +123,7 @@ def test_edited_project_of_a_version_gets_the_next_one(
     version: str, template: Path, tmp_path: Path
 ) -> None:
     """Edits stay, what is deleted stays deleted, what is new arrives, and tests pass."""
-    earlier = tmp_path / "earlier"
-    git(tmp_path, "clone", "--quiet", str(template), "earlier")
-    known = json.loads((template / "versions.json").read_text("utf-8"))
-    git(earlier, "checkout", "--quiet", known[version])
-    command = [sys.executable, "-m", "cookiecutter", str(earlier), "--no-input", "--default-config"]
-    subprocess.run([*command, "--output-dir", str(tmp_path)], check=True, capture_output=True)
-    project = tmp_path / "my-agent"
+    project = bake_earlier(template, tmp_path / "out", version)
     edit(project)
     commit(project)
     status, said = update(project, template)
@@ -136,7 +145,7 @@ def test_edited_project_of_a_version_gets_the_next_one(
 
 def test_conflict_is_a_merge_marker(template: Path, tmp_path: Path) -> None:
     """Where the owner and the template changed the same line, git's markers show both."""
-    project = bake(tmp_path / "out")
+    project = bake_earlier(template, tmp_path / "out")
     change(project / ".gitignore", "\n.venv", "\nmine/\n.venv")
     commit(project)
     status, said = update(project, template)
@@ -149,8 +158,11 @@ def test_conflict_is_a_merge_marker(template: Path, tmp_path: Path) -> None:
 
 
 def test_project_in_a_folder_of_a_repository_is_updated(template: Path, tmp_path: Path) -> None:
-    """The answers may look like Jinja, too."""
-    project = bake(tmp_path / "all" / "agents", project_name="{{ 7*7 }}", backend="redis")
+    """The answers may look like Jinja, too. The commit that it names may be lost: the version counts."""
+    answers = {"project_name": "{{ 7*7 }}", "backend": "redis"}
+    project = bake_earlier(template, tmp_path / "all" / "agents", **answers)
+    record = json.loads((project / ".template.json").read_text("utf-8"))
+    (project / ".template.json").write_text(json.dumps(record | {"commit": "0" * 40}), "utf-8")
     commit(tmp_path / "all")
     status, said = update(project, template)
     assert status == 0, said
@@ -161,7 +173,7 @@ def test_update_refuses_uncommitted_changes_and_other_folders(
     template: Path, tmp_path: Path
 ) -> None:
     """In one sentence, and without a change."""
-    project = bake(tmp_path / "out")
+    project = bake_earlier(template, tmp_path / "out")
     commit(project)
     change(project / ".gitignore", "\n.venv", "\nmine/\n.venv")
     before = (project / ".gitignore").read_text("utf-8")
@@ -172,6 +184,27 @@ def test_update_refuses_uncommitted_changes_and_other_folders(
     status, said = update(tmp_path, template)
     assert (status, said.count("\n")) == (1, 1)
     assert "run `make update` in a baked project" in said
+
+
+def test_untracked_file_in_the_way_is_kept(template: Path, tmp_path: Path) -> None:
+    """Git refuses to overwrite it, and nothing is changed."""
+    project = bake_earlier(template, tmp_path / "out")
+    commit(project)
+    (project / "docs").mkdir()
+    (project / "docs" / "new.md").write_text("mine\n")
+    status, said = update(project, template)
+    assert status == 1
+    assert "nothing was changed" in said
+    assert "docs/new.md" in said
+    assert git(project, "status", "--porcelain") == "?? docs/"
+    assert (project / "docs" / "new.md").read_text() == "mine\n"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_commit_of_a_version_has_that_version(version: str) -> None:
+    """versions.json is written by hand, after the commit."""
+    then = json.loads(git(ROOT, "show", f"{VERSIONS[version]}:cookiecutter.json"))
+    assert then["_version"] == version
 
 
 def test_version_is_the_same_everywhere() -> None:

@@ -194,7 +194,7 @@ def test_untracked_file_in_the_way_is_kept(template: Path, tmp_path: Path) -> No
     (project / "docs" / "new.md").write_text("mine\n")
     status, said = update(project, template)
     assert status == 1
-    assert "nothing was changed" in said
+    assert "commit them first" in said
     assert "docs/new.md" in said
     assert git(project, "status", "--porcelain") == "?? docs/"
     assert (project / "docs" / "new.md").read_text() == "mine\n"

@@ -180,10 +180,10 @@ def rewrite(old: SessionRecord, new: SessionRecord, log: str | None) -> Iterator
             event = one(event_id(log, before.revision), scope) | {"data": before.data}
             obsolete = {"$unset": dict.fromkeys(("state", "user", "app"), "")}
             yield UpdateOne(event, {"$set": {"data": after.data}} | obsolete)
-        others = escape(new.state.session)
+        renewed = escape(new.state.session)
         for name, value in escape(old.state.session).items():
             head = one(scope, scope) | {"log": log, f"state.{name}": value}
-            yield UpdateOne(head, {"$set": {f"state.{name}": others[name]}})
+            yield UpdateOne(head, {"$set": {f"state.{name}": renewed[name]}})
     for owner, values, others in zip(
         shared_scopes(key),
         (old.state.user, old.state.app),

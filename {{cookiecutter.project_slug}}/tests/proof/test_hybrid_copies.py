@@ -157,6 +157,7 @@ async def test_repeated_append_is_recognised(
     assert texts(session) == texts(await get(service)) == ["once"]
 
 
+@pytest.mark.usefixtures("clear_text")
 async def test_cancelled_write_leaves_no_outdated_copy(
     servers: Servers, service: PersistentSessionService
 ) -> None:

@@ -19,7 +19,7 @@ defaults
     timeout connect 5s
     timeout client 5m
     timeout server 5m
-    timeout check 5s
+    timeout check 1m
     option redispatch 1
 """
 
@@ -28,7 +28,7 @@ listen {mode}
     mode {mode}
     bind 127.0.0.1:{port}
     option httpchk GET /ready
-    default-server check inter 200ms rise 1 fall 1
+    default-server check inter 200ms rise 1 fall 3
 {servers}
 """
 

@@ -13,6 +13,7 @@ import pytest
 
 from {{ cookiecutter.__package }}.sessions import create_session_service
 
+from ..servers import backend
 from ..sessions.programs import AGENTS, PYTHON, Server, free_port, message
 from ..sessions.support import SESSION, until, with_options
 from .figures import Figure, repetitions
@@ -20,6 +21,8 @@ from .haproxy import balance
 from .test_turns_at_once import LEASE, note, stored, text_of, turns_of
 
 SERVE = [*PYTHON, "serve", "--drain=3", str(AGENTS)]
+PATIENT = f"{backend.IMPATIENT.partition('=')[0]}=60"
+"""On a busy machine, even a call of the store may take long."""
 USERS = [f"user {number}" for number in range(4)]
 PEOPLE = [USERS[0], *USERS]
 """Two people talk in one session, through different balancers."""
@@ -77,6 +80,7 @@ async def test_rollout_loses_no_message(
 ) -> None:
     """After SIGTERM, no request fails. After SIGKILL, people have to repeat their message."""
     say = say_again if again else say_once
+    uri = with_options(uri, PATIENT)
     acknowledged = Counter[str]()
     waits: list[float] = []
     done = asyncio.Event()

@@ -2,7 +2,7 @@
 -- PostgreSQL database dump
 --
 
-\restrict i5vtc1RtAApsiJbsX907cW37oLj8iZJ5XPWXukdLT6dNh58sEbU10VB7wMfxIP3
+\restrict veTbtldeJ8vmVKWZ4hpS9aaXdz2LT4YSiYD7FK4WWf0LEC4fLXtL7eP4gAEJwwA
 
 -- Dumped from database version 18.6
 -- Dumped by pg_dump version 18.6
@@ -118,6 +118,7 @@ CREATE TABLE sessions.user_state (
     app_digest bytea NOT NULL,
     user_digest bytea NOT NULL,
     key_digest bytea NOT NULL,
+    user_id bytea NOT NULL,
     key bytea NOT NULL,
     value bytea NOT NULL
 )
@@ -244,18 +245,18 @@ INSERT INTO sessions.session_state VALUES (2, '\x15eaa75240aed625be3e142205df3ad
 -- Data for Name: sessions; Type: TABLE DATA; Schema: sessions; Owner: -
 --
 
-INSERT INTO sessions.sessions OVERRIDING SYSTEM VALUE VALUES (2, '\x73746f726564', '\x613a622f6325', '\xc3bc3a2f20f09fa496', 'f1bcdf4eca115259', 40, 1700000039, 0, NULL, NULL);
-INSERT INTO sessions.sessions OVERRIDING SYSTEM VALUE VALUES (1, '\x73746f726564', '\x616461', '\x6f6e65', 'a1b9d7830d4fd2cc', 40, 1700000039, 0, NULL, NULL);
+INSERT INTO sessions.sessions OVERRIDING SYSTEM VALUE VALUES (2, '\x73746f726564', '\x613a622f6325', '\xc3bc3a2f20f09fa496', 'd7d77e24aaf275e5', 40, 1700000039, 0, NULL, NULL);
+INSERT INTO sessions.sessions OVERRIDING SYSTEM VALUE VALUES (1, '\x73746f726564', '\x616461', '\x6f6e65', '62fff14adc1edf0d', 40, 1700000039, 0, NULL, NULL);
 
 
 --
 -- Data for Name: user_state; Type: TABLE DATA; Schema: sessions; Owner: -
 --
 
-INSERT INTO sessions.user_state VALUES ('\x87b04e58961f9a99d853d4046a0b5b793e7c3e4bbd21f5aca8fb17c20cdb1d8b', '\xfdee430d40bd57deeac186cd9790033d0f06f909a8806e7ce6e717ab7c7d5029', '\x82a3537ff0dbce7eec35d69edc3a189ee6f17d82f353a553f9aa96cb0be3ce89', '\x6e616d65', '\x2261646122');
-INSERT INTO sessions.user_state VALUES ('\x87b04e58961f9a99d853d4046a0b5b793e7c3e4bbd21f5aca8fb17c20cdb1d8b', '\x146d776b41d4898e5e097ed90f0f2505dedf5dc9e6f611f137e7bd123a3fb754', '\x3547cb112ac4489af2310c0626cdba6f3097a2ad5a3b42ddd3b59c76c7a079a3', '\x6c617374', '\x3339');
-INSERT INTO sessions.user_state VALUES ('\x87b04e58961f9a99d853d4046a0b5b793e7c3e4bbd21f5aca8fb17c20cdb1d8b', '\xfdee430d40bd57deeac186cd9790033d0f06f909a8806e7ce6e717ab7c7d5029', '\x3547cb112ac4489af2310c0626cdba6f3097a2ad5a3b42ddd3b59c76c7a079a3', '\x6c617374', '\x3339');
-INSERT INTO sessions.user_state VALUES ('\x87b04e58961f9a99d853d4046a0b5b793e7c3e4bbd21f5aca8fb17c20cdb1d8b', '\x146d776b41d4898e5e097ed90f0f2505dedf5dc9e6f611f137e7bd123a3fb754', '\x82a3537ff0dbce7eec35d69edc3a189ee6f17d82f353a553f9aa96cb0be3ce89', '\x6e616d65', '\x22613a622f632522');
+INSERT INTO sessions.user_state VALUES ('\x87b04e58961f9a99d853d4046a0b5b793e7c3e4bbd21f5aca8fb17c20cdb1d8b', '\xfdee430d40bd57deeac186cd9790033d0f06f909a8806e7ce6e717ab7c7d5029', '\x82a3537ff0dbce7eec35d69edc3a189ee6f17d82f353a553f9aa96cb0be3ce89', '\x616461', '\x6e616d65', '\x2261646122');
+INSERT INTO sessions.user_state VALUES ('\x87b04e58961f9a99d853d4046a0b5b793e7c3e4bbd21f5aca8fb17c20cdb1d8b', '\x146d776b41d4898e5e097ed90f0f2505dedf5dc9e6f611f137e7bd123a3fb754', '\x3547cb112ac4489af2310c0626cdba6f3097a2ad5a3b42ddd3b59c76c7a079a3', '\x613a622f6325', '\x6c617374', '\x3339');
+INSERT INTO sessions.user_state VALUES ('\x87b04e58961f9a99d853d4046a0b5b793e7c3e4bbd21f5aca8fb17c20cdb1d8b', '\xfdee430d40bd57deeac186cd9790033d0f06f909a8806e7ce6e717ab7c7d5029', '\x3547cb112ac4489af2310c0626cdba6f3097a2ad5a3b42ddd3b59c76c7a079a3', '\x616461', '\x6c617374', '\x3339');
+INSERT INTO sessions.user_state VALUES ('\x87b04e58961f9a99d853d4046a0b5b793e7c3e4bbd21f5aca8fb17c20cdb1d8b', '\x146d776b41d4898e5e097ed90f0f2505dedf5dc9e6f611f137e7bd123a3fb754', '\x82a3537ff0dbce7eec35d69edc3a189ee6f17d82f353a553f9aa96cb0be3ce89', '\x613a622f6325', '\x6e616d65', '\x22613a622f632522');
 
 
 --
@@ -339,5 +340,5 @@ ALTER TABLE ONLY sessions.session_state
 -- PostgreSQL database dump complete
 --
 
-\unrestrict i5vtc1RtAApsiJbsX907cW37oLj8iZJ5XPWXukdLT6dNh58sEbU10VB7wMfxIP3
+\unrestrict veTbtldeJ8vmVKWZ4hpS9aaXdz2LT4YSiYD7FK4WWf0LEC4fLXtL7eP4gAEJwwA
 

@@ -6,8 +6,9 @@ A session has a head and a document for each event. Each key of `user:` and `app
     _id                             head          the same as `scope`
                                     event         `<log>/<revision>`: unique, which commits an append
                                     value         `<scope>/<digest of the name>`
-    scope                           all           `<digest of the app>/<of the user>/<of the session>`; the
-                                                  scope of a value ends with the app or the user
+    scope                           all           `session/<digest of the app>/<of the user>/<of the session>`;
+                                                  of a value, `<digest of the app>` or
+                                                  `<digest of the app>/<of the user>`
     order                           head, event   `END`, after all events; the revision of an event
     owner, user_id                  head, value   the scope of the user's values, for lists of sessions and
                                                   users; not in values of the app
@@ -80,7 +81,12 @@ def digest(*texts: str) -> str:
 
 def session_scope(key: SessionKey) -> str:
     """Return the scope of a session's head and events."""
-    return f"{user_scope(key.app_name, key.user_id)}/{digest(key.session_id)}"
+    return f"{sessions_of(user_scope(key.app_name, key.user_id))}{digest(key.session_id)}"
+
+
+def sessions_of(owner: str) -> str:
+    """Return the beginning of the scopes of a user's sessions, which the scope of values has not."""
+    return f"session/{owner}/"
 
 
 def user_scope(app_name: str, user_id: str) -> str:

@@ -287,7 +287,10 @@ class MongoDBStore(SessionStore):
             if (key.app_name, key.user_id) == (app_name, user_id):
                 del connection.heads[key]
         removed = await connection.collection.count_documents({"owner": owner, "order": END})
-        await connection.collection.delete_many({"scope": {"$gt": f"{owner}/", "$lt": f"{owner}0"}})
+        sessions = documents.sessions_of(owner)
+        await connection.collection.delete_many(
+            {"scope": {"$gt": sessions, "$lt": f"{sessions.removesuffix('/')}0"}}
+        )
         await connection.collection.delete_many({"scope": owner})
         return removed
 

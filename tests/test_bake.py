@@ -177,7 +177,10 @@ def test_python_is_formatted_and_linted(baked: Path) -> None:
     run("ruff", "check", "--no-cache", ".", cwd=baked)
 
 
-PLACEHOLDERS = (":password@", ":secret@", "not a real one", "PASSWORD: agent", ":agent@")
+PLACEHOLDERS = (
+    *(":password@", ":secret@", "not a real one", "PASSWORD: agent", ":agent@"),
+    '"commit": "',  # of the template
+)
 
 
 def test_no_secrets(baked: Path) -> None:

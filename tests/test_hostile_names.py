@@ -101,7 +101,7 @@ def test_hostile_text_does_not_reach_code(text: str, project: Path, tmp_path: Pa
     ours, theirs = dict(texts(project)), dict(texts(plain))
     different = {path for path in ours if ours[path] != theirs[path]}
     settings = f"{slug.replace('-', '_')}/settings.py"
-    assert different <= {"README.md", "LICENSE", "pyproject.toml", settings}
+    assert different <= {"README.md", "LICENSE", "pyproject.toml", ".template.json", settings}
     constants = {
         node.targets[0].id: ast.literal_eval(node.value)
         for node in ast.parse(ours[settings]).body

@@ -174,7 +174,7 @@ async def write(uri: str, mark: str) -> None:
             await service.append_event(session, event(text, own=mark))
         await get(service, mark[:4], user_id=mark[4:], app_name=mark[2:6])
         innermost = service.store.innermost
-        for redis in (innermost, getattr(getattr(innermost, "_copies", None), "_redis", None)):
-            if call := getattr(redis, "call", None):
+        for client in (innermost, getattr(getattr(innermost, "_copies", None), "_redis", None)):
+            if call := getattr(client, "call", None):
                 await call("CONFIG", "SET", "rdbcompression", "no")
                 await call("SAVE")

@@ -12,10 +12,17 @@ from click.testing import CliRunner
 
 from {{ cookiecutter.__package }}.sessions import create_session_service, environment
 from {{ cookiecutter.__package }}.sessions.commands.cli import sessions
-from {{ cookiecutter.__package }}.sessions.errors import ConfigurationError, CorruptSession
+from {{ cookiecutter.__package }}.sessions.errors import (
+    ConfigurationError,
+    CorruptSession,
+)
 from {{ cookiecutter.__package }}.sessions.keys import new_key, session_keys
 from {{ cookiecutter.__package }}.sessions.service import PersistentSessionService
-from {{ cookiecutter.__package }}.sessions.store import ScopedState, SessionKey, SessionRecord
+from {{ cookiecutter.__package }}.sessions.store import (
+    ScopedState,
+    SessionKey,
+    SessionRecord,
+)
 
 from .support import APP, SESSION, USER, create, event, get, texts, with_options
 

@@ -66,8 +66,9 @@ async def test_server_without_tls(uri: str) -> None:
 if sys.platform != "win32":
 
     @pytest.fixture
-    def closed_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    def closed_home(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         """A home folder that this process may not read."""
+        create_session_service(uri)  # imports what another user may not be able to read
         home = tmp_path / "home"
         home.mkdir(mode=0)
         monkeypatch.setenv("HOME", str(home))

@@ -33,8 +33,8 @@ from ..ttl import parse_ttl
 FORMAT = 1
 AT_ONCE = 16
 """Sessions that are written at the same time."""
-PASSING_TTL = 60
-"""Seconds after which a session that only carries shared state expires if it could not be deleted."""
+PASSING_TTL = 1
+"""Seconds for which a list shows the session that sets shared state, if its process is killed."""
 ATTEMPTS = 5
 
 

@@ -1,7 +1,8 @@
 """`python -m tests.storing BACKEND …` writes a store of each backend to `tests/stores/`, with a bake of this version.
 
 Later versions must read these files, so they are written once and never again. A file is the data folder of the
-server of a project's tests, or for PostgreSQL a dump in SQL.
+server of a project's tests, or for PostgreSQL a dump in SQL. Cloud Storage has none: its emulator keeps the
+metadata of objects in attributes of files, which an archive loses.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import keyword
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -225,7 +226,8 @@ def test_scheme_of_another_backend_is_refused(tmp_path: Path) -> None:
 def bake_with(version: str, folder: Path, typed: str, *options: str) -> tuple[int, str]:
     """Bake with a version of cookiecutter, and return the exit status and the output."""
     packages = ["--with", f"cookiecutter=={version}", "--with", "setuptools<70"]
-    command = ["uv", "run", "--quiet", "--no-project", "--isolated", "--python", "3.11", *packages]
+    uv = os.environ.get("UV", "uv")  # uv sets it for what it runs
+    command = [uv, "run", "--quiet", "--no-project", "--isolated", "--python", "3.11", *packages]
     words = [*command, "cookiecutter", str(ROOT), "--default-config", "--output-dir", str(folder)]
     result = subprocess.run(
         [*words, *options], input=typed, cwd=folder, capture_output=True, text=True

@@ -1,6 +1,7 @@
 """Settings from the environment and from `.env` files."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from dotenv import dotenv_values
@@ -14,7 +15,11 @@ PROJECT = Path(__file__).resolve().parents[2]
 def dotenv_files() -> list[Path]:
     """Return the existing `.env` files: that of the working directory, then that of the project."""
     candidates = dict.fromkeys(folder / ".env" for folder in (Path.cwd(), PROJECT))
-    return [path for path in candidates if path.is_file()]
+    found = []
+    for path in candidates:
+        with suppress(PermissionError):  # in a folder that this process may not enter
+            found += [path] if path.is_file() else []
+    return found
 
 
 def load_environment() -> None:

@@ -1,7 +1,7 @@
 """Copies from ADK's services, and what erasing leaves."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,16 @@ from google.adk.sessions.base_session_service import BaseSessionService
 from google.adk.sessions.sqlite_session_service import SqliteSessionService
 
 from {{ cookiecutter.__package }}.sessions import create_session_service
+from {{ cookiecutter.__package }}.sessions.codec import encode_state
 from {{ cookiecutter.__package }}.sessions.commands.cli import sessions
+from {{ cookiecutter.__package }}.sessions.commands.transfer import (
+    Content,
+    Found,
+    Target,
+)
 from {{ cookiecutter.__package }}.sessions.config import APP_NAME
 from {{ cookiecutter.__package }}.sessions.service import PersistentSessionService
-from {{ cookiecutter.__package }}.sessions.store import ScopedState
+from {{ cookiecutter.__package }}.sessions.store import ScopedState, SessionKey
 
 from .support import ODD_IDS, event
 
@@ -186,3 +192,22 @@ async def test_erase_leaves_others_alone(service: PersistentSessionService) -> N
     assert await service.store.app_state("app")
     await service.erase(app_name="app", user_id=None)
     assert not await service.store.app_state("app")
+
+
+async def test_verify_reports_state_that_differs(uri: str) -> None:
+    """Also if the session has the same events, and its state has the same keys."""
+    content = Content(0.0, 0, encode_state({"key": "source"}), [])
+
+    async def read() -> Content:
+        return content
+
+    async def records() -> AsyncIterator[Found]:
+        yield Found(SessionKey("app", "user", "id"), read)
+
+    async with create_session_service(uri) as service:
+        state = {"key": "target"}
+        await service.create_session(app_name="app", user_id="user", session_id="id", state=state)
+        target = Target(service.store, default_ttl=0, verify=True)
+        counts = await target.write(records(), lambda _: None)
+    assert (counts.copied, counts.skipped) == (0, 0)
+    assert "what was written is not what is there now" in counts.problems[0]

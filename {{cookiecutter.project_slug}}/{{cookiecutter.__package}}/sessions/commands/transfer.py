@@ -373,7 +373,7 @@ class Target:
         if record is None:
             raise TransferError("it was written, and has expired or was deleted")
         same = [event.data for event in record.events] == [event.data for event in content.events]
-        if not same or record.state.session.items() < content.state.items():
+        if not (same and record.state.session.items() >= content.state.items()):
             raise TransferError("what was written is not what is there now")
 
 

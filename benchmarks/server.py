@@ -7,13 +7,14 @@ from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from .child import private_output
+from .child import ROOT, private_output
 from .contestants import contestants_of
 
 
 def main() -> None:
     """Serve until standard input ends."""
     say = private_output()
+    sys.path.remove(str(ROOT))  # its package `tests` would hide the project's folder of that name
     servers = import_module("tests.servers")
     settings = getattr(contestants_of(sys.argv[1]), "SERVER", {})
     with (

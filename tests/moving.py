@@ -34,7 +34,7 @@ async def main(source: str, target: str, count: int) -> None:
     package = importlib.import_module(Path().absolute().name.replace("-", "_") + ".sessions")
     sources = importlib.import_module(f"{package.__name__}.commands.sources")
     cli = importlib.import_module(f"{package.__name__}.commands.cli")
-    tests = importlib.import_module("tests.sessions.test_transfer")
+    tests = importlib.import_module("tests.proof.test_transfer")
     uri = source.removeprefix("v0+")
     if uri.startswith("sqlite"):
         Path(uri.partition("///")[2]).touch()

@@ -13,7 +13,7 @@ from {{ cookiecutter.__package }}.sessions import create_session_service
 from {{ cookiecutter.__package }}.sessions.config import APP_NAME
 from {{ cookiecutter.__package }}.sessions.environment import PROJECT
 
-from ..sessions.test_transfer import fill, read_all
+from .test_transfer import fill, read_all
 
 SESSIONS = 150
 KILLS = 10

@@ -24,7 +24,7 @@ from {{ cookiecutter.__package }}.sessions.store import (
     SessionRecord,
 )
 
-from .support import APP, SESSION, USER, create, event, get, texts, with_options
+from ..sessions.support import APP, SESSION, USER, create, event, get, texts, with_options
 
 KEY = SessionKey(APP, USER, SESSION)
 STATE = {"own": "secret", "user:name": "secret", "app:motd": "secret"}

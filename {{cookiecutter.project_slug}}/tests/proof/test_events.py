@@ -29,7 +29,7 @@ from pydantic import BaseModel, TypeAdapter
 from {{ cookiecutter.__package }}.sessions.codec import encode_event
 from {{ cookiecutter.__package }}.sessions.values import MAX_DEPTH, TAG, to_plain
 
-from .support import create, event, get, texts
+from ..sessions.support import create, event, get, texts
 
 CONTENT = types.Content(
     role="model",

@@ -28,7 +28,7 @@ from {{ cookiecutter.__package }}.sessions.store import SessionKey
 
 from ..sessions.programs import AGENTS
 from ..sessions.support import APP, SESSION, USER, create, get
-from ..sessions.test_events import REFUSED, SIMPLER, VALUES, Order, nested
+from .test_events import REFUSED, SIMPLER, VALUES, Order, nested
 
 ACCEPTED: dict[str, Any] = {
     **VALUES,

@@ -16,7 +16,7 @@ from {{ cookiecutter.__package }}.sessions.config import DB_SYSTEM
 from {{ cookiecutter.__package }}.sessions.errors import StoreUnavailable
 from {{ cookiecutter.__package }}.sessions.service import PersistentSessionService
 
-from .support import create, event, get
+from ..sessions.support import create, event, get
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from {{ cookiecutter.__package }}.sessions.config import APP_NAME
 from {{ cookiecutter.__package }}.sessions.service import PersistentSessionService
 from {{ cookiecutter.__package }}.sessions.store import ScopedState, SessionKey
 
-from .support import ODD_IDS, event
+from ..sessions.support import ODD_IDS, event
 
 Run = Callable[..., Result]
 Contents = dict[tuple[str, str], Any]

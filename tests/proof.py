@@ -113,15 +113,19 @@ def _first_sentence(path: Path) -> str:
 
 
 def _versions(project: Project) -> list[str]:
-    """Return the installed versions of ADK, the driver and the server."""
+    """Return the versions of Python, and of the packages of ADK, the driver and the server."""
     row = project.row
     wanted = ["google-adk", *row["dependencies"], *row["test_dependencies"]]
     names = {_name(requirement) for requirement in wanted}
     lock = tomllib.loads((project.folder / "uv.lock").read_text("utf-8"))
+    _, python = project.run(project.tool("python"), "--version")
     return [
-        f"{package['name']} {package['version']}"
-        for package in lock["package"]
-        if package["name"] in names
+        python.strip(),
+        *(
+            f"{package['name']} {package['version']}"
+            for package in lock["package"]
+            if package["name"] in names
+        ),
     ]
 
 
@@ -160,11 +164,7 @@ def page(outcomes: list[Outcome]) -> str:
             f"- **{outcome.title[:1].upper()}{outcome.title[1:]}**, in the {outcome.form} form:"
             f" {outcome.server} ({', '.join(outcome.versions)})\n"
         )
-    python = ".".join(map(str, sys.version_info[:3]))
-    text += (
-        f"\nPython {python} on {sys.platform}. `tests/test_peers.py` tests ADK's own services.\n"
-    )
-    return text
+    return f"{text}\n`tests/test_peers.py` tests ADK's own services.\n"
 
 
 def _cell(results: dict[str, int] | None) -> str:

@@ -280,9 +280,9 @@ class PersistentSessionService(BaseSessionService):
         key, expected = _key_of(session), session.position
         attempt = key, expected.incarnation, event.id
         known = session.cursor.revisions.get(event.id) or self._in_doubt.revision(attempt)
-        if turn and turn.lost:
+        if turn and not await self.turns.keep(turn):
             raise StaleSessionError(
-                f"The turn on {_name(key)} took longer than its lease, and another one may have begun;"
+                f"The turn on {_name(key)} took longer than its lease, and another one has begun;"
                 " get the session again and repeat the turn."
             )
         head = None

@@ -5,8 +5,8 @@ holds a lease in the store, under the ids of the session and a reserved app name
 the turn. If a process is killed, its lease expires. A long turn extends its lease.
 
 Processes that wait for a lease try again at random intervals, and the first to try gets it. The lease only
-avoids refusals. If a process was paused for longer than its lease, its append is refused like that of any stale
-writer.
+avoids refusals. A process that was paused for longer than its lease takes it again before its next append, unless
+another turn has begun. If one has ended meanwhile, the append is refused like that of any stale writer.
 """
 
 import asyncio
@@ -63,7 +63,7 @@ class Turn:
 
     @property
     def lost(self) -> bool:
-        """Whether the lease has expired, so that another process may have begun its turn."""
+        """Whether the lease has expired, so that another process may have begun its turn. See `TurnQueue.keep`."""
         return time.monotonic() >= self.valid_until
 
     def __deepcopy__(self, memo: object) -> "Turn":
@@ -145,6 +145,16 @@ class TurnQueue:
             turn.task.add_done_callback(lambda _: self.abandon(turn))
         _current.set(turn)
         return turn, waited
+
+    async def keep(self, turn: Turn) -> bool:
+        """Return whether the turn still has its lease. One that has expired is taken again if it is free.
+
+        A busy machine may renew a lease too late. If another turn was there in between, the revision of the
+        session shows it.
+        """
+        if turn.lost:
+            await self._extend(turn)
+        return not turn.lost
 
     async def end(self, turn: Turn) -> None:
         """End a turn, unless it has ended, and let the next one begin."""
@@ -262,18 +272,19 @@ class TurnQueue:
 
     async def _renew(self, turn: Turn) -> None:
         """Extend the lease of a long turn."""
-        started = time.monotonic()
-        if turn.ended or turn.lost:
+        if turn.ended:
             return
         try:
-            if not await self._lease(turn):
-                turn.valid_until = started  # another process has taken over
-                return
-            turn.valid_until = started + self.lease
+            await self._extend(turn)
         except SessionStoreError as error:
             logger.warning("The lease of a turn could not be renewed: %s", error)
         if not turn.ended:
             self._renew_later(turn)
+
+    async def _extend(self, turn: Turn) -> None:
+        started = time.monotonic()
+        taken = await self._lease(turn)
+        turn.valid_until = started + self.lease if taken else started
 
     def _timeout(self, key: SessionKey) -> TurnTimeout:
         return TurnTimeout(

@@ -71,7 +71,8 @@ def run(arguments: list[str]) -> int:
     """Run a command and return its exit status. Only ADK's own commands load ADK's command line."""
     own = own_commands()
     group = click.Group(commands=own)
-    if not arguments or arguments[0] not in own:
+    words = arguments or os.environ.get("COMP_WORDS", "").split()[1:]  # of a line to complete
+    if not words or words[0] not in own:
         from google.adk.cli import main as adk
 
         if not arguments or arguments[0] in ("serve", "--help"):  # it takes long to import
@@ -82,7 +83,8 @@ def run(arguments: list[str]) -> int:
             adk.add_command(command, name)
         register()
         group, arguments = adk, with_defaults(adk, arguments)
-    status = group.main(arguments, prog_name=f"python -m {APP_NAME}", standalone_mode=False)
+    color = False if os.environ.get("NO_COLOR") else None
+    status = group.main(arguments, standalone_mode=False, color=color)
     return status if isinstance(status, int) else 0
 
 

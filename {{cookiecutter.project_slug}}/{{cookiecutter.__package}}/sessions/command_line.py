@@ -21,7 +21,6 @@ from .commands.terminal import print_anything
 from .config import AGENT_FOLDER, APP_NAME, BACKEND_TITLE, SCHEMES
 from .environment import PROJECT, load_environment
 from .errors import ConfigurationError
-from .factory import session_uri
 
 ADK_SCHEMES = ("memory", "agentengine", "sqlite", "postgresql", "mysql")
 """ADK's own schemes. A scheme with a `+` is a SQLAlchemy dialect with its driver."""
@@ -103,6 +102,8 @@ def with_defaults(adk: click.Group, arguments: list[str]) -> list[str]:
         option.name == "session_service_uri" for option in command.params
     ):
         return arguments
+    from .factory import session_uri
+
     name, *rest = arguments
     with command.make_context(name, list(rest), resilient_parsing=True) as context:
         folder = AGENT_FOLDER if "agent" in context.params else served_folder()

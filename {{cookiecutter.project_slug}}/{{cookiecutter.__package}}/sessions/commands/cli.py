@@ -4,6 +4,7 @@ They work on every backend.
 """
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -94,18 +95,7 @@ def list_command(uri: str | None, app: str, user: str | None, as_json: bool) -> 
 @json_option
 def show(uri: str | None, app: str, user: str | None, session_id: str, as_json: bool) -> None:
     """Show a session: its state and what was said."""
-
-    async def find(service: "PersistentSessionService") -> "PersistentSession | None":
-        from google.adk.sessions.base_session_service import GetSessionConfig
-
-        found = await locate(service, app, user, session_id)
-        return await service.get_session(
-            app_name=app, user_id=found.user_id, session_id=found.id, config=GetSessionConfig()
-        )
-
-    session = run(uri, find)
-    if session is None:
-        raise click.ClickException("The session was deleted a moment ago.")
+    session = run(uri, lambda service: locate(service, app, user, session_id, whole=True))
     if as_json:
         click.echo(json.dumps(as_data(session), indent=2))
         return
@@ -182,22 +172,19 @@ def check(uri: str | None, app: str, remove: bool, yes: bool) -> None:
     """
     from .check import find_damage, remove_damage
 
-    report = run(uri, lambda service: find_damage(service, app))
-    damaged = report.damaged
-    if not damaged and not report.omitted:
-        click.echo(f"Nothing is damaged in {pluralize(report.sessions)} of app {app!r}.", err=True)
+    count, values, sessions = run(uri, lambda service: find_damage(service, app))
+    if not values and not sessions:
+        click.echo(f"Nothing is damaged in {pluralize(count)} of app {app!r}.", err=True)
         return
-    rows = [("unlisted", "", text) for text in report.omitted]
-    for damage in damaged:
-        what = damage.state_key or f"session {damage.session_id}"
-        rows.append((what, damage.user_id or "", damage.problem))
+    rows = [(each.state_key or "unlisted", each.user_id or "", each.problem) for each in values]
+    rows += [(f"session {key.session_id}", key.user_id, why) for key, why in sessions.items()]
     print_table(("DAMAGED", "USER", "PROBLEM"), rows)
     records = pluralize(len(rows), "damaged record")
     if not remove:
         raise click.ClickException(f"There are {records}; --remove removes them.")
     confirm(f"Remove {records} for good?", "Nothing was removed.", yes=yes)
-    run(uri, lambda service: remove_damage(service, damaged))
-    if report.omitted:
+    run(uri, lambda service: remove_damage(service, app, values, sessions))
+    if not all(each.state_key for each in values):
         raise click.ClickException(
             "What is unlisted is left: use `sessions delete` with --user, or set the value anew."
         )
@@ -278,20 +265,18 @@ def name_in(state: "Mapping[str, Any]") -> str:
 def describe(event: "Event") -> str:
     """Return what an event says, in words or as a call of a tool, or else what it sets."""
     said = []
+    as_json = partial(json.dumps, ensure_ascii=False, default=repr)
     for part in (event.content.parts if event.content else None) or []:
         if part.text:
             said.append(part.text)
-        elif part.function_call:
-            arguments = json.dumps(part.function_call.args, ensure_ascii=False, default=repr)
-            said.append(f"→ {part.function_call.name} {arguments}")
-        elif part.function_response:
-            result = json.dumps(part.function_response.response, ensure_ascii=False, default=repr)
-            said.append(f"← {part.function_response.name} {result}")
+        elif call := part.function_call:
+            said.append(f"→ {call.name} {as_json(call.args)}")
+        elif answer := part.function_response:
+            said.append(f"← {answer.name} {as_json(answer.response)}")
         else:
             kinds = ", ".join(part.model_dump(exclude_none=True))
             said.append(f"({kinds or 'empty'})")
-    if not said and (name := name_in(event.actions.state_delta)):
-        said.append(f"(renamed to {name!r})")
-    elif not said and event.actions.state_delta:
-        said.append(f"(sets {', '.join(event.actions.state_delta)})")
-    return " ".join(said)
+    if said or not event.actions.state_delta:
+        return " ".join(said)
+    name = name_in(event.actions.state_delta)
+    return f"(renamed to {name!r})" if name else f"(sets {', '.join(event.actions.state_delta)})"

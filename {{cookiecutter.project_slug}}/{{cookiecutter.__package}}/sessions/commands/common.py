@@ -76,11 +76,19 @@ async def list_sessions(
 
 
 async def locate(
-    service: "PersistentSessionService", app: str, user: str | None, text: str
+    service: "PersistentSessionService",
+    app: str,
+    user: str | None,
+    text: str,
+    *,
+    whole: bool = False,
 ) -> "PersistentSession":
-    """Return, without events, the session with that id, or else the only one whose id begins with it.
+    """Return the session with that id, or else the only one whose id begins with it.
+
+    It has no events unless it is read as a `whole`, and is not attached if it cannot be read.
 
     Raises:
+        CorruptSession: it cannot be read as a whole.
         ClickException: there is no such session, or more than one.
     """
     from google.adk.sessions.base_session_service import GetSessionConfig
@@ -88,16 +96,19 @@ async def locate(
     from ..session import PersistentSession
 
     if user is not None:
-        nothing = GetSessionConfig(num_recent_events=0)
+        wanted = GetSessionConfig(num_recent_events=None if whole else 0)
         try:
             exact = await service.get_session(
-                app_name=app, user_id=user, session_id=text, config=nothing
+                app_name=app, user_id=user, session_id=text, config=wanted
             )
-        except CorruptSession:  # lists may leave it out, and it can be deleted
+        except CorruptSession:
+            if whole:
+                raise
             exact = PersistentSession(app_name=app, user_id=user, id=text)
         if exact:
             return exact
     listed = await list_sessions(service, app, user)
+    listed = [session for session in listed if (session.user_id, session.id) != (user, text)]
     found = [session for session in listed if session.id == text] or [
         session for session in listed if text and session.id.startswith(text)
     ]
@@ -113,4 +124,4 @@ async def locate(
             f"{len(found)} sessions match {text!r}, such as {names}:"
             " write more of the id, or pass --user."
         )
-    return found[0]
+    return await locate(service, app, found[0].user_id, found[0].id, whole=whole)

@@ -20,19 +20,20 @@ from ..errors import SessionStoreError
 T = TypeVar("T")
 
 
-class CheckFailed(Exception):
-    """A check failed. The message names the problem and the remedy."""
-
-
 @click.command()
 @click.option("--uri", help="Session URI to check instead of the configured one.")
 def doctor(uri: str | None) -> None:
     """Check the settings, the agent and the session store."""
+    ok(
+        f"Python {platform.python_version()} on {platform.system()}, google-adk {version('google-adk')}"
+    )
+    files = ", ".join(map(str, dotenv_files()))
+    ok(f"settings from {files}" if files else "no .env file")
     healthy = True
-    for check in (show_versions, check_environment, check_agent, lambda: check_store(uri)):
+    for check in (check_agent, lambda: asyncio.run(check_store(uri))):
         try:
             check()
-        except CheckFailed as problem:
+        except (click.ClickException, SessionStoreError, ImportError) as problem:
             healthy = False
             click.echo(f"{click.style('wrong', fg='red')} {problem}")
     sys.exit(0 if healthy else 1)
@@ -43,38 +44,17 @@ def ok(line: str) -> None:
     click.echo(f"{click.style('ok', fg='green')}    {line}")
 
 
-def show_versions() -> None:
-    """Show the versions of Python and ADK. `uv sync` installs the right ones."""
-    ok(
-        f"Python {platform.python_version()} on {platform.system()}, google-adk {version('google-adk')}"
-    )
-
-
-def check_environment() -> None:
-    """Name the `.env` files. None is needed."""
-    files = ", ".join(map(str, dotenv_files()))
-    ok(f"settings from {files}" if files else "no .env file")
-
-
 def check_agent() -> None:
     """Load the agent and name its model."""
     try:
         agent = importlib.import_module(f"{APP_NAME}.agent").root_agent
     except Exception as error:
-        raise CheckFailed(f"{APP_NAME}/agent.py cannot be loaded: {error!r}.") from error
+        raise click.ClickException(f"{APP_NAME}/agent.py cannot be loaded: {error!r}.") from error
     model = getattr(agent, "model", "")
     ok(f"agent {agent.name}, model {model if isinstance(model, str) else model.model}")
 
 
-def check_store(uri: str | None) -> None:
-    """Write a session to the store and read it."""
-    try:
-        asyncio.run(try_store(uri))
-    except (SessionStoreError, ImportError) as error:
-        raise CheckFailed(str(error)) from error
-
-
-async def try_store(uri: str | None) -> None:
+async def check_store(uri: str | None) -> None:
     """Create, read and delete a session of an app with a random name."""
     from google.adk.events.event import Event
 
@@ -96,7 +76,9 @@ async def try_store(uri: str | None) -> None:
             for left in (await service.list_sessions(app_name=app)).sessions:
                 await service.delete_session(app_name=app, user_id=user, session_id=left.id)
         if found is None or [stored.id for stored in found.events] != [event.id]:
-            raise CheckFailed("The store did not give back the event that was put in: report this.")
+            raise click.ClickException(
+                "The store did not give back the event that was put in: report this."
+            )
         ok(
             f"a session was created in {created:.1f} ms, got an event in {appended:.1f} ms,"
             f" was read in {read:.1f} ms and deleted"

@@ -20,12 +20,8 @@ T = TypeVar("T")
 CANDIDATES = 10
 """Sessions that a message about an ambiguous id names at most."""
 
-uri_option = click.option(
-    "--uri", help="Session URI, instead of SESSION_SERVICE_URI, .env or the project's default."
-)
-app_option = click.option(
-    "--app", default=APP_NAME, show_default=True, help="Name of the app whose sessions are meant."
-)
+uri_option = click.option("--uri", help="Session URI, instead of the configured one.")
+app_option = click.option("--app", default=APP_NAME, show_default=True, help="App of the sessions.")
 user_option = click.option("--user", help="Only sessions of this user.")
 yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

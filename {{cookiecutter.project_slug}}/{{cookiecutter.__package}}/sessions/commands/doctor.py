@@ -16,12 +16,13 @@ from .. import create_session_service
 from ..config import APP_NAME
 from ..environment import dotenv_files
 from ..errors import SessionStoreError
+from .common import uri_option
 
 T = TypeVar("T")
 
 
 @click.command()
-@click.option("--uri", help="Session URI to check instead of the configured one.")
+@uri_option
 def doctor(uri: str | None) -> None:
     """Check the settings, the agent and the session store."""
     ok(

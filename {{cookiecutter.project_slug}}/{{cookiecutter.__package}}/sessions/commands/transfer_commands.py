@@ -14,9 +14,7 @@ if TYPE_CHECKING:
     from .transfer import Counts, Record
 
 ttl_option = click.option("--ttl", help="Time to live of all sessions, instead of their own.")
-verify_option = click.option(
-    "--verify", is_flag=True, help="Read what was written again, and compare it."
-)
+verify_option = click.option("--verify", is_flag=True, help="Read what was written, and compare.")
 
 
 @click.command()
@@ -58,9 +56,7 @@ def import_command(uri: str | None, file: TextIO, ttl: str | None, verify: bool)
 
 
 @click.command()
-@click.option(
-    "--from", "source", required=True, metavar="URI", help="Where sessions are copied from."
-)
+@click.option("--from", "source", required=True, metavar="URI", help="Where to copy from.")
 @click.option("--to", "uri", metavar="URI", help="Where to, instead of the configured store.")
 @user_option
 @app_option
@@ -77,11 +73,7 @@ def copy(
     """
     from .sources import open_source
 
-    try:
-        records = open_source(source, app, user)
-    except SessionStoreError as error:
-        raise click.ClickException(printable(error)) from error
-    write(uri, records, ttl, verify)
+    write(uri, lambda: open_source(source, app, user)(), ttl, verify)
 
 
 async def export_lines(

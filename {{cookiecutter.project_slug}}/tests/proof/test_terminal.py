@@ -16,6 +16,7 @@ from {{ cookiecutter.__package }}.sessions import create_session_service
 from {{ cookiecutter.__package }}.sessions.config import APP_NAME
 from {{ cookiecutter.__package }}.sessions.environment import PROJECT
 
+COMMAND = f"{APP_NAME}-cli"
 SESSION_ID = "5f0c9f8e-6f0b-4a59-9b8b-0a8e5f1c2d3e"
 
 
@@ -36,7 +37,7 @@ def start(
     """Start the command line in a process of its own."""
     settings = {"SESSION_SERVICE_URI": uri, "NO_COLOR": "", **(variables or {})}
     return subprocess.Popen(
-        [Path(sys.executable).with_name(APP_NAME), *arguments],
+        [Path(sys.executable).with_name(COMMAND), *arguments],
         cwd=PROJECT,
         env=os.environ | settings,
         stdout=stdout,
@@ -92,9 +93,9 @@ def test_shell_completes_commands() -> None:
     """The command of the README, in bash."""
     script = f"""
         PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH
-        eval "$(_{APP_NAME.upper()}_COMPLETE=bash_source {APP_NAME})"
-        COMP_WORDS=({APP_NAME} sessions ex) COMP_CWORD=2
-        _{APP_NAME}_completion {APP_NAME}
+        eval "$(_{APP_NAME.upper()}_CLI_COMPLETE=bash_source {COMMAND})"
+        COMP_WORDS=({COMMAND} sessions ex) COMP_CWORD=2
+        _{APP_NAME}_cli_completion {COMMAND}
         echo $COMPREPLY
     """
     said = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)

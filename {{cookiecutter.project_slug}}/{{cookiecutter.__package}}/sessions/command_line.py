@@ -21,7 +21,6 @@ from .commands.terminal import print_anything
 from .config import AGENT_FOLDER, APP_NAME, BACKEND_TITLE, SCHEMES
 from .environment import PROJECT, load_environment
 from .errors import ConfigurationError
-from .factory import session_uri
 
 ADK_SCHEMES = ("memory", "agentengine", "sqlite", "postgresql", "mysql")
 """ADK's own schemes. A scheme with a `+` is a SQLAlchemy dialect with its driver."""
@@ -71,7 +70,8 @@ def run(arguments: list[str]) -> int:
     """Run a command and return its exit status. Only ADK's own commands load ADK's command line."""
     own = own_commands()
     group = click.Group(commands=own)
-    if not arguments or arguments[0] not in own:
+    words = arguments or os.environ.get("COMP_WORDS", "").split()[1:]  # of a line to complete
+    if not words or words[0] not in own:
         from google.adk.cli import main as adk
 
         if not arguments or arguments[0] in ("serve", "--help"):  # it takes long to import
@@ -82,7 +82,8 @@ def run(arguments: list[str]) -> int:
             adk.add_command(command, name)
         register()
         group, arguments = adk, with_defaults(adk, arguments)
-    status = group.main(arguments, prog_name=f"python -m {APP_NAME}", standalone_mode=False)
+    color = False if os.environ.get("NO_COLOR") else None
+    status = group.main(arguments, standalone_mode=False, color=color)
     return status if isinstance(status, int) else 0
 
 
@@ -101,6 +102,8 @@ def with_defaults(adk: click.Group, arguments: list[str]) -> list[str]:
         option.name == "session_service_uri" for option in command.params
     ):
         return arguments
+    from .factory import session_uri
+
     name, *rest = arguments
     with command.make_context(name, list(rest), resilient_parsing=True) as context:
         folder = AGENT_FOLDER if "agent" in context.params else served_folder()

@@ -5,7 +5,7 @@ import importlib
 import platform
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable
 from importlib.metadata import version
 from typing import TypeVar
 from uuid import uuid4
@@ -16,78 +16,56 @@ from .. import create_session_service
 from ..config import APP_NAME
 from ..environment import dotenv_files
 from ..errors import SessionStoreError
+from .common import uri_option
 
 T = TypeVar("T")
 
 
-class CheckFailed(Exception):
-    """A check failed. The message names the problem and the remedy."""
-
-
 @click.command()
-@click.option("--uri", help="Session URI to check instead of the configured one.")
+@uri_option
 def doctor(uri: str | None) -> None:
     """Check the settings, the agent and the session store."""
-    checks: list[Callable[[], Iterator[str]]] = [
-        show_versions,
-        check_environment,
-        check_agent,
-        lambda: check_store(uri),
-    ]
+    ok(
+        f"Python {platform.python_version()} on {platform.system()}, google-adk {version('google-adk')}"
+    )
+    files = ", ".join(map(str, dotenv_files()))
+    ok(f"settings from {files}" if files else "no .env file")
     healthy = True
-    for check in checks:
+    for check in (check_agent, lambda: asyncio.run(check_store(uri))):
         try:
-            for line in check():
-                click.echo(f"{click.style('ok', fg='green')}    {line}")
-        except CheckFailed as problem:
+            check()
+        except (click.ClickException, SessionStoreError, ImportError) as problem:
             healthy = False
             click.echo(f"{click.style('wrong', fg='red')} {problem}")
     sys.exit(0 if healthy else 1)
 
 
-def show_versions() -> Iterator[str]:
-    """Show the versions of Python and ADK. `uv sync` installs the right ones."""
-    yield f"Python {platform.python_version()} on {platform.system()}, google-adk {version('google-adk')}"
+def ok(line: str) -> None:
+    """Show what was found to be right."""
+    click.echo(f"{click.style('ok', fg='green')}    {line}")
 
 
-def check_environment() -> Iterator[str]:
-    """Name the `.env` files. None is needed."""
-    files = ", ".join(map(str, dotenv_files()))
-    yield f"settings from {files}" if files else "no .env file"
-
-
-def check_agent() -> Iterator[str]:
+def check_agent() -> None:
     """Load the agent and name its model."""
     try:
         agent = importlib.import_module(f"{APP_NAME}.agent").root_agent
     except Exception as error:
-        raise CheckFailed(f"{APP_NAME}/agent.py cannot be loaded: {error!r}.") from error
+        raise click.ClickException(f"{APP_NAME}/agent.py cannot be loaded: {error!r}.") from error
     model = getattr(agent, "model", "")
-    yield f"agent {agent.name}, model {model if isinstance(model, str) else model.model}"
+    ok(f"agent {agent.name}, model {model if isinstance(model, str) else model.model}")
 
 
-def check_store(uri: str | None) -> Iterator[str]:
-    """Write a session to the store and read it."""
-    steps: list[str] = []
-    try:
-        asyncio.run(try_store(uri, steps.append))
-    except (SessionStoreError, ImportError) as error:
-        yield from steps
-        raise CheckFailed(str(error)) from error
-    yield from steps
-
-
-async def try_store(uri: str | None, done: Callable[[str], None]) -> None:
+async def check_store(uri: str | None) -> None:
     """Create, read and delete a session of an app with a random name."""
     from google.adk.events.event import Event
 
     async with create_session_service(uri) as service:
-        done(service.description)
+        ok(service.description)
         if missing := await service.store.missing():
-            done(f"{missing}: it is created with the first session")
+            ok(f"{missing}: it is created with the first session")
             return
         _, milliseconds = await timed(service.check())
-        done(f"the store answers in {milliseconds:.1f} ms")
+        ok(f"the store answers in {milliseconds:.1f} ms")
         app, user, event = f"doctor-{uuid4().hex}", "doctor", Event(author="doctor")
         try:
             session, created = await timed(service.create_session(app_name=app, user_id=user))
@@ -99,8 +77,10 @@ async def try_store(uri: str | None, done: Callable[[str], None]) -> None:
             for left in (await service.list_sessions(app_name=app)).sessions:
                 await service.delete_session(app_name=app, user_id=user, session_id=left.id)
         if found is None or [stored.id for stored in found.events] != [event.id]:
-            raise CheckFailed("The store did not give back the event that was put in: report this.")
-        done(
+            raise click.ClickException(
+                "The store did not give back the event that was put in: report this."
+            )
+        ok(
             f"a session was created in {created:.1f} ms, got an event in {appended:.1f} ms,"
             f" was read in {read:.1f} ms and deleted"
         )

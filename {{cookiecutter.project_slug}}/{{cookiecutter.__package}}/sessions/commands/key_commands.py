@@ -5,30 +5,30 @@ from typing import TYPE_CHECKING
 import click
 
 from ..keys import CLEAR_TEXT, KEYS_VARIABLE, new_key, session_keys
-from .cli import app_option, run, sessions, uri_option
+from .common import app_option, run, uri_option
 from .terminal import print_table
 
 if TYPE_CHECKING:
     from ..service import PersistentSessionService
 
 
-@sessions.command("new-key")
+@click.command("new-key")
 def new_key_command() -> None:
     """Print a new key for SESSION_KEYS."""
     click.echo(new_key())
 
 
-@sessions.command("keys")
+@click.command()
 @app_option
 @uri_option
-def keys_command(uri: str | None, app: str) -> None:
+def keys(uri: str | None, app: str) -> None:
     """Show how many sessions, and values of `user:` and `app:` state, need each key."""
     from ..rotation import count_keys
 
     show(run(uri, lambda service: count_keys(service.store, app)))
 
 
-@sessions.command()
+@click.command()
 @app_option
 @uri_option
 def rotate(uri: str | None, app: str) -> None:
@@ -56,4 +56,4 @@ def show(found: dict[str, tuple[int, int]]) -> None:
     roles = dict.fromkeys(keys, "reads") | dict.fromkeys(keys[:1], "writes") | {CLEAR_TEXT: ""}
     missing = f"not in {KEYS_VARIABLE}"
     rows = [(name, *counts, roles.get(name, missing)) for name, counts in sorted(found.items())]
-    print_table(("KEY", "SESSIONS", "VALUES", ""), rows)
+    print_table(("KEY", "SESSIONS", "VALUES", "ROLE"), rows)

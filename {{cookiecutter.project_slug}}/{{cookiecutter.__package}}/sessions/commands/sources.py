@@ -98,9 +98,10 @@ async def shared_state(store: SessionStore, app_name: str, user_id: str | None) 
             decode_state({name: data}, prefix=prefix)
             sound[name] = data
         except CorruptSession as error:
-            damaged.append(Unreadable(f"state{owner} in app {app_name!r}", str(error)))
+            what = f"state{owner} in app {app_name!r}"
+            damaged.append(Unreadable(what, str(error), user_id, prefix + name))
     damaged += [
-        Unreadable(f"record{owner} in app {app_name!r}", problem)
+        Unreadable(f"record{owner} in app {app_name!r}", problem, user_id)
         for problem in await store.unlisted(app_name, user_id)
     ]
     return [*([Shared(app_name, user_id, sound)] if sound else []), *damaged]

@@ -4,11 +4,9 @@ import io
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 
 import click
-
-PROGRESS_EVERY = {True: 0.2, False: 10.0}
-"""Seconds between two counts, on a terminal and elsewhere."""
 
 
 def print_anything() -> None:
@@ -27,6 +25,14 @@ def printable(text: object) -> str:
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in folded)
 
 
+def timestamp(seconds: float) -> str:
+    """Return a moment as people read it, in local time; events may claim any time."""
+    try:
+        return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError, OSError):
+        return str(seconds)
+
+
 def time_left(expires_at: float | None) -> str:
     """Return the time until a session expires in its two largest units: `23h 59m`."""
     if expires_at is None:
@@ -40,42 +46,24 @@ def time_left(expires_at: float | None) -> str:
     return " ".join(parts[:2]) or "0s"
 
 
-class Progress:
-    """Shows on a terminal how many sessions are done, or a line now and then elsewhere."""
-
-    def __init__(self) -> None:
-        self._terminal = sys.stderr.isatty()
-        self._next = time.monotonic() + PROGRESS_EVERY[self._terminal]
-
-    def __enter__(self) -> "Progress":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._terminal:
-            click.echo("\r\x1b[K", nl=False, err=True)
-
-    def show(self, sessions: int) -> None:
-        """Show the number, unless one was shown a moment ago."""
-        if time.monotonic() < self._next:
-            return
-        self._next = time.monotonic() + PROGRESS_EVERY[self._terminal]
-        start = "\r" if self._terminal else ""
-        click.echo(f"{start}{sessions} sessions so far", nl=not self._terminal, err=True)
+def pluralize(number: int, what: str = "session") -> str:
+    """Return `1 session`, `2 sessions`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def print_table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table, or into a pipe lines with tabs between the cells."""
-    if not sys.stdout.isatty():
-        for row in (headers, *rows):
-            click.echo("\t".join(printable(cell) for cell in row))
-        return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    """Print a table, or into a pipe lines with tabs between the cells.
 
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for header in headers:
-        table.add_column(header, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
-    Console().print(table)
+    Long lines are left to the terminal: what is copied from it, such as an id, has no line breaks of ours.
+    """
+    table = [[printable(cell) for cell in row] for row in (headers, *rows)]
+    if not sys.stdout.isatty():
+        for row in table:
+            click.echo("\t".join(row))
+        return
+    from rich.cells import cell_len, set_cell_size
+
+    widths = [max(map(cell_len, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        cells = map(set_cell_size, row, widths)
+        click.echo("  ".join(cells).rstrip())

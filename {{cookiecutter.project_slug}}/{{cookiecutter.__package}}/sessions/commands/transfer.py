@@ -77,6 +77,9 @@ class Unreadable:
 
     name: str
     problem: str
+    user_id: str | None = None
+    state_key: str | None = None
+    """The key of a value of shared state, such as `user:name`."""
 
 
 Record = Shared | Found | Unreadable

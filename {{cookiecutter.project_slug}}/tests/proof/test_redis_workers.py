@@ -18,11 +18,11 @@ SERVE = [*PYTHON, "serve", f"--workers={WORKERS}", "--drain=4", str(AGENTS)]
 
 
 async def test_workers_drain_and_finish_their_turns(uri: str, tmp_path: Path) -> None:
-    files = [tmp_path / f"held {session}" for session in SESSIONS]
+    files = [tmp_path / f"held {name}" for name in SESSIONS]
     with Server(SERVE, uri, tmp_path / "log") as server:
         await until(lambda: server.printed().count("Application startup complete") == WORKERS)
-        for session in SESSIONS:
-            server.create(session, app="noter")
+        for name in SESSIONS:
+            server.create(name, app="noter")
         # Every request has a connection of its own, which either worker may accept.
         limits = httpx.Limits(max_keepalive_connections=0)
         base = server.http.base_url
@@ -30,8 +30,8 @@ async def test_workers_drain_and_finish_their_turns(uri: str, tmp_path: Path) ->
             base_url=base, timeout=60, limits=limits, trust_env=False
         ) as http:
             turns = [
-                await start_turn(http, session, file)
-                for session, file in zip(SESSIONS, files, strict=True)
+                await start_turn(http, name, file)
+                for name, file in zip(SESSIONS, files, strict=True)
             ]
             server.process.send_signal(signal.SIGTERM)
             while {(await http.get("/ready")).status_code for _ in range(20)} != {503}:

@@ -1,4 +1,4 @@
-"""Three servers behind HAProxy are replaced one after the other while people talk to them."""
+"""Servers behind HAProxy are replaced one after the other while people talk to them."""
 
 import asyncio
 import signal
@@ -21,28 +21,31 @@ from .haproxy import balance
 from .test_turns_at_once import note, stored, text_of, turns_of
 
 SERVE = [*PYTHON, "serve", "--drain=3", str(AGENTS)]
+SERVERS = long_or_short(3, 2)
 REPLACED = long_or_short(30, 1)
-"""Servers that are replaced. Each takes six seconds."""
+"""How often a server is replaced, which takes some seconds."""
 SIGNALS = [signal.SIGTERM, signal.SIGKILL] if LONG else [signal.SIGTERM]
 """`test_turns_at_once.py` kills servers in the short form."""
 _name, _, _limit = backend.IMPATIENT.partition("&")[0].partition("=")
 PATIENT = f"{_name}={30 * int(_limit)}"
 """Lets a call of the store take a minute, because the machine may be busy."""
+PAUSE = 0.1
+"""Seconds between an answer and the next message, in which new servers can start."""
 USERS = [f"user {number}" for number in range(4)]
 PEOPLE = [USERS[0], *USERS]
 """Two people talk in one session, through different balancers."""
 
 
 class Fleet:
-    """Three servers on fixed ports, each of which can be replaced."""
+    """Servers on fixed ports, each of which can be replaced."""
 
     def __init__(self, uri: str, directory: Path, stack: ExitStack) -> None:
         self.uri = uri
         self.directory = directory
         self.stack = stack
-        self.ports = [free_port() for _ in range(3)]
+        self.ports = [free_port() for _ in range(SERVERS)]
         self.servers: list[Server] = []
-        for slot in range(3):
+        for slot in range(SERVERS):
             self.servers.append(self.start(slot, "first"))
 
     def start(self, slot: int, name: str) -> Server:
@@ -106,13 +109,14 @@ async def test_rollout_loses_no_message(
                     waits.append(time.monotonic() - sent_at)
                     acknowledged[f"{person}"] += 1
                     number += 1
+                    await asyncio.sleep(PAUSE)
 
         async def roll_out() -> None:
             try:
                 for number in range(REPLACED):
                     before = acknowledged.total()
                     await until(lambda: acknowledged.total() > before)  # noqa: B023
-                    await asyncio.to_thread(fleet.replace, number % 3, f"{number}", sent)
+                    await asyncio.to_thread(fleet.replace, number % SERVERS, f"{number}", sent)
             finally:
                 done.set()
 

@@ -14,7 +14,8 @@ import pytest
 from {{ cookiecutter.__package }}.sessions import create_session_service
 
 from ..servers import backend
-from ..sessions.programs import AGENTS, PYTHON, Server, free_port, message
+from ..servers.starting import free_port
+from ..sessions.programs import AGENTS, PYTHON, Server, message
 from ..sessions.support import SESSION, until, with_options
 from .figures import LONG, Figure, long_or_short
 from .haproxy import balance

@@ -22,11 +22,12 @@ from .baking import BACKENDS, ROOT, bake
 from .installed import SCHEME, Project
 
 PROMISES = """
-    contract turns turns_at_once events codec readers isolation oracle persistence cache processes expiry poison faults uri
+    contract turns turns_at_once rollout events codec readers isolation oracle persistence cache processes
+    expiry poison faults uri
 """.split()
 """The test modules of the promises that every backend keeps."""
 
-ONCE = {"cache", "codec", "events", "faults", "readers", "uri"}
+ONCE = {"cache", "codec", "events", "faults", "readers", "rollout", "uri"}
 """Modules that are not run on other kinds of servers: a proxy cannot front a cluster, and the others would
 only repeat what the first server has shown."""
 

@@ -274,6 +274,15 @@ def test_kubernetes_manifest_is_valid_and_fits_the_image(backend: str, tmp_path:
     assert found
     drain = int(container["args"][-1])
     assert pod["terminationGracePeriodSeconds"] > drain + int(found[1])
+    readme = (project / "README.md").read_text("utf-8")
+    compose = yaml.safe_load((project / "docker-compose.yml").read_text("utf-8"))
+    for stops in (compose["services"]["agent"]["stop_grace_period"], readme):
+        patience = re.search(r"^(\d+)s$|^TimeoutStopSec=(\d+)$", stops, re.MULTILINE)
+        assert patience
+        assert int(patience[1] or patience[2]) > int(found[1])
+    on_cloud_run = re.search(r"--args=\S+,--shutdown_timeout=(\d+)\n", readme)
+    assert on_cloud_run
+    assert int(on_cloud_run[1]) < 10, "then it is killed"
     assert ready["periodSeconds"] * ready["failureThreshold"] < drain, "noticed in time"
     assert service["spec"]["selector"] == deployment["spec"]["template"]["metadata"]["labels"]
 

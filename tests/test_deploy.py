@@ -1,6 +1,6 @@
 """`adk deploy` with the commands of a project's README: the staged files find the sessions.
 
-A stand-in for `gcloud` keeps what it is given. That is then installed and served as its Dockerfile says. No cloud is
+A stand-in for `gcloud` and `kubectl` keeps what it is given. That is then installed and served as its Dockerfile says. No cloud is
 involved, and the image is not built.
 """
 
@@ -22,41 +22,56 @@ from .installed import Project, Web
 
 pytestmark = pytest.mark.installed
 
-GCLOUD = """\
+STAND_IN = """\
 #!/bin/sh
-while [ "$1" != --source ]; do shift; done
-cp -r "$2" "{staged}"
+for word; do if [ -f "$word/Dockerfile" ]; then cp -r "$word" "$STAGED"; fi; done
 """
+"""Keeps the folder that it is given."""
 
 
 @pytest.mark.two_backends(backends=["redis"])
 def test_deployed_agent_finds_the_sessions(project: Project, tmp_path: Path) -> None:
     """The scheme is registered and its driver installed."""
-    staged = tmp_path / "app"
-    gcloud = tmp_path / "bin" / "gcloud"
-    gcloud.parent.mkdir()
-    gcloud.write_text(GCLOUD.format(staged=staged))
-    gcloud.chmod(0o755)
+    staged, staged_for_gke = tmp_path / "app", tmp_path / "gke"
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("gcloud", "kubectl"):
+        (programs / name).write_text(STAND_IN)
+        (programs / name).chmod(0o755)
     with project.server(tmp_path / "data") as uri:
         export, deploy = commands(project)
         status, said = project.run("sh", "-c", export)
         assert status == 0, said
-        path = f"{gcloud.parent}{os.pathsep}{project.folder / '.venv/bin'}{os.pathsep}$PATH"
+        path = f"{programs}{os.pathsep}{project.folder / '.venv/bin'}{os.pathsep}$PATH"
         deploy = deploy.replace("PROJECT", "p").replace("REGION", "r").replace("URI", uri)
-        status, said = project.run("sh", "-c", f'PATH="{path}" {deploy}')
-        assert status == 0, said
+        for folder, command in (
+            (staged, deploy),
+            (staged_for_gke, deploy.replace("cloud_run", "gke --cluster_name c")),
+        ):
+            status, said = project.run("sh", "-c", f'STAGED="{folder}" PATH="{path}" {command}')
+            assert status == 0, said
+        assert files(staged_for_gke) == files(staged)
         requirements = staged / "agents" / project.package / "requirements.txt"
-        for command in (
+        for install in (
             ("uv", "venv", "--python", sys.executable, str(tmp_path / "venv")),
             ("uv", "pip", "install", "--python", str(tmp_path / "venv"), "-r", str(requirements)),
         ):
-            status, said = project.run(*command)
+            status, said = project.run(*install)
             assert status == 0, said
         with serve(tmp_path, staged, project.package) as web:
             web.create("one")
             web.say("one", "My name is Ada.")
         with serve(tmp_path, staged, project.package) as web:
             assert "Ada" in web.say("one", "What is my name?")
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Return the contents of all files of a folder by their paths."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def commands(project: Project) -> list[str]:

@@ -1,4 +1,4 @@
-"""Three servers behind HAProxy are replaced one after the other while people talk to them."""
+"""Servers behind HAProxy are replaced one after the other while people talk to them."""
 
 import asyncio
 import signal
@@ -14,30 +14,39 @@ import pytest
 from {{ cookiecutter.__package }}.sessions import create_session_service
 
 from ..servers import backend
-from ..sessions.programs import AGENTS, PYTHON, Server, free_port, message
+from ..servers.starting import free_port
+from ..sessions.programs import AGENTS, PYTHON, Server, message
 from ..sessions.support import SESSION, until, with_options
-from .figures import Figure, repetitions
+from .figures import LONG, Figure, long_or_short
 from .haproxy import balance
-from .test_turns_at_once import LEASE, note, stored, text_of, turns_of
+from .test_turns_at_once import note, stored, text_of, turns_of
 
 SERVE = [*PYTHON, "serve", "--drain=3", str(AGENTS)]
-PATIENT = f"{backend.IMPATIENT.partition('=')[0]}=60"
-"""On a busy machine, even a call of the store may take long."""
+SERVERS = long_or_short(3, 2)
+REPLACED = long_or_short(30, 1)
+"""How often a server is replaced, which takes some seconds."""
+SIGNALS = [signal.SIGTERM, signal.SIGKILL] if LONG else [signal.SIGTERM]
+"""`test_turns_at_once.py` kills servers in the short form."""
+_name, _, _limit = backend.IMPATIENT.partition("&")[0].partition("=")
+PATIENT = f"{_name}={30 * int(_limit)}"
+"""Lets a call of the store take a minute, because the machine may be busy."""
+PAUSE = 0.1
+"""Seconds between an answer and the next message, in which new servers can start."""
 USERS = [f"user {number}" for number in range(4)]
 PEOPLE = [USERS[0], *USERS]
 """Two people talk in one session, through different balancers."""
 
 
 class Fleet:
-    """Three servers on fixed ports, each of which can be replaced."""
+    """Servers on fixed ports, each of which can be replaced."""
 
     def __init__(self, uri: str, directory: Path, stack: ExitStack) -> None:
         self.uri = uri
         self.directory = directory
         self.stack = stack
-        self.ports = [free_port() for _ in range(3)]
+        self.ports = [free_port() for _ in range(SERVERS)]
         self.servers: list[Server] = []
-        for slot in range(3):
+        for slot in range(SERVERS):
             self.servers.append(self.start(slot, "first"))
 
     def start(self, slot: int, name: str) -> Server:
@@ -72,14 +81,12 @@ async def say_again(client: httpx.AsyncClient, user: str, text: str) -> None:
         assert response.status_code in (409, 502, 503), response.text
 
 
-@pytest.mark.parametrize(
-    ("sent", "again"), [(signal.SIGTERM, False), (signal.SIGKILL, True)], ids=["TERM", "KILL"]
-)
+@pytest.mark.parametrize("sent", SIGNALS, ids=lambda sent: sent.name)
 async def test_rollout_loses_no_message(
-    uri: str, tmp_path: Path, figure: Figure, sent: int, again: bool
+    uri: str, tmp_path: Path, figure: Figure, sent: signal.Signals
 ) -> None:
     """After SIGTERM, no request fails. After SIGKILL, people have to repeat their message."""
-    say = say_again if again else say_once
+    say = say_once if sent == signal.SIGTERM else say_again
     uri = with_options(uri, PATIENT)
     acknowledged = Counter[str]()
     waits: list[float] = []
@@ -88,8 +95,7 @@ async def test_rollout_loses_no_message(
         for user in USERS:
             await service.create_session(app_name="noter", user_id=user, session_id=SESSION)
     with ExitStack() as stack:
-        # Only a killed server leaves a lease behind. A busy machine may not renew a short one in time.
-        fleet = Fleet(with_options(uri, f"turn_lease={LEASE}") if again else uri, tmp_path, stack)
+        fleet = Fleet(uri, tmp_path, stack)
         for server in fleet.servers:
             await asyncio.to_thread(server.ready)
         addresses = stack.enter_context(balance(tmp_path, fleet.ports))
@@ -104,14 +110,14 @@ async def test_rollout_loses_no_message(
                     waits.append(time.monotonic() - sent_at)
                     acknowledged[f"{person}"] += 1
                     number += 1
+                    await asyncio.sleep(PAUSE)
 
         async def roll_out() -> None:
             try:
-                for turn in range(repetitions(10, 1)):
-                    for slot in range(3):
-                        before = acknowledged.total()
-                        await until(lambda: acknowledged.total() > before)  # noqa: B023
-                        await asyncio.to_thread(fleet.replace, slot, f"{turn}", sent)
+                for number in range(REPLACED):
+                    before = acknowledged.total()
+                    await until(lambda: acknowledged.total() > before)  # noqa: B023
+                    await asyncio.to_thread(fleet.replace, number % SERVERS, f"{number}", sent)
             finally:
                 done.set()
 
@@ -122,11 +128,11 @@ async def test_rollout_loses_no_message(
         expected = expected_of(user, acknowledged)
         assert answered.keys() >= set(map(note, expected))
         assert session.state.keys() >= set(expected)
-        if not again:
+        if sent == signal.SIGTERM:
             assert answered == Counter(map(note, expected)), "each message once"
-    figure("servers replaced", 3 * repetitions(10, 1))
+    figure("servers replaced", REPLACED)
     figure("messages", acknowledged.total())
-    figure("s until the slowest answer", round(max(waits), 1))
+    figure("longest answer, ms", round(1_000 * max(waits)))
 
 
 def expected_of(user: str, acknowledged: Counter[str]) -> Sequence[str]:

@@ -4,7 +4,6 @@ It supports conditions and transactions. It never refuses a transaction because 
 throttles, and ignores the tokens by which DynamoDB recognizes a repeated call.
 """
 
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +16,9 @@ from urllib.parse import parse_qsl, urlsplit
 import botocore.session
 from botocore.config import Config
 
-SERVER = Path(__file__).with_name("dynamodb_moto.py")
+from .starting import free_port, knock, run
+
+SERVER = str(Path(__file__).with_name("dynamodb_moto.py"))
 TABLE = "sessions"
 OPTIONS = "region=us-east-1&create_table=true"
 
@@ -30,20 +31,9 @@ EFFORT = 0.1
 @contextmanager
 def serve(directory: Path, scheme: str) -> Iterator[str]:
     """Run an emulator that accepts any credentials. It saves its tables to the directory at its end."""
-    with (directory / "moto.log").open("wb") as log:
-        server = subprocess.Popen(
-            [sys.executable, SERVER, directory / "moto.tables"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            start_new_session=True,  # Ctrl-C must not reach the server.
-        )
-    assert server.stdin is not None
-    assert server.stdout is not None
-    with server, server.stdin:
-        port = server.stdout.readline().decode().strip()
-        if not port:
-            raise RuntimeError("The test server did not start; see moto.log.")
+    port = free_port()
+    command = [sys.executable, SERVER, str(port), str(directory / "moto.tables")]
+    with run(command, lambda: knock(port), (OSError,), directory / "moto.log"):
         endpoint = f"http://127.0.0.1:{port}"
         yield f"{scheme}://agent:agent@{TABLE}?{OPTIONS}&endpoint_url={endpoint}"
 

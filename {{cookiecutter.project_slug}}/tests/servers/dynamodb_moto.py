@@ -1,15 +1,17 @@
-"""Moto's server as a process: `python dynamodb_moto.py FILE` prints its port.
+"""Moto's server as a process: `python dynamodb_moto.py PORT FILE`.
 
-It serves until its input ends, and then saves its tables to the file for the next process.
+At SIGTERM, it saves its tables to the file for the next process.
 """
 
 import logging
 import pickle
+import signal
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from copy import copy
 from pathlib import Path
-from threading import Lock, Thread
+from threading import Lock
 from typing import Any
 
 from moto.core import DEFAULT_ACCOUNT_ID as ACCOUNT  # type: ignore[attr-defined]
@@ -19,8 +21,8 @@ from moto.moto_server.werkzeug_app import create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 
-def main(file: Path) -> None:
-    """Serve DynamoDB on a free port of 127.0.0.1."""
+def main(port: int, file: Path) -> None:
+    """Serve DynamoDB on a port of 127.0.0.1."""
     sys.setrecursionlimit(20_000)  # Moto parses an update of hundreds of keys recursively.
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     WSGIRequestHandler.protocol_version = "HTTP/1.1"  # keeps connections open
@@ -34,10 +36,9 @@ def main(file: Path) -> None:
         with lock:  # Moto is not atomic with several threads.
             return app(environ, start_response)
 
-    server = make_server("127.0.0.1", 0, answer, threaded=True)
-    Thread(target=server.serve_forever, daemon=True).start()
-    print(server.server_port, flush=True)
-    sys.stdin.read()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    with suppress(SystemExit):
+        make_server("127.0.0.1", port, answer, threaded=True).serve_forever()
     with lock:
         file.with_suffix(".new").write_bytes(pickle.dumps(tables))
     file.with_suffix(".new").replace(file)
@@ -64,4 +65,4 @@ def _copied_item(item: Any) -> Any:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(int(sys.argv[1]), Path(sys.argv[2]))

@@ -6,7 +6,6 @@ It is not MongoDB. CI runs the same tests on MongoDB itself.
 import atexit
 import os
 import shutil
-import socket
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -19,7 +18,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 from pymongo import MongoClient
 from pymongo.collection import Collection
 
-from .starting import free_port, run
+from .starting import free_port, knock, run
 
 PACKAGE = "SecantusDB>=0.7.0b3,<0.8"
 DATABASE = "adk"
@@ -39,7 +38,7 @@ def serve(directory: Path, scheme: str, *more: str) -> Iterator[str]:
     # Without this file, the server would read one in the home directory.
     (config := directory / "secantusd.toml").touch()
     command = [*_secantus(), f"--config={config}", *options, *more]
-    with run(command, lambda: _knock(port), (OSError,), directory / "mongodb.log"):
+    with run(command, lambda: knock(port), (OSError,), directory / "mongodb.log"):
         try:
             yield f"{scheme}://127.0.0.1:{port}/{DATABASE}"
         finally:
@@ -109,7 +108,3 @@ def _secantus() -> list[str]:
             f"{PACKAGE} is not installed, and there is no uv to run it: use `make test`."
         )
     return [uv, "tool", "run", "--python=3.13", f"--from={PACKAGE}", "python", "-m", "secantus"]
-
-
-def _knock(port: int) -> None:
-    socket.create_connection(("127.0.0.1", port), 1).close()

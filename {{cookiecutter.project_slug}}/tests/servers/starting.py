@@ -32,6 +32,11 @@ def free_port() -> int:
     raise RuntimeError("No port is free.")
 
 
+def knock(port: int) -> None:
+    """Connect to a port of 127.0.0.1, which fails until a server listens."""
+    socket.create_connection(("127.0.0.1", port), 1).close()
+
+
 @contextmanager
 def run(
     command: Sequence[str],

@@ -90,6 +90,21 @@ async def test_message_that_waits_too_long_returns_503(
     assert not [record for record in caplog.records if record.exc_info]
 
 
+async def test_turn_that_is_cancelled_at_shutdown_returns_503_and_gives_back_its_lease(
+    uri: str, tmp_path: Path
+) -> None:
+    async with client(with_options(uri, "turn_wait=30&turn_lease=60")) as http:
+        await http.post(SESSIONS, json={"session_id": "s"})
+        request = await start_turn(http, "s", tmp_path / "held")
+        request.cancel()  # as uvicorn does after --shutdown_timeout
+        response = await request
+        assert response.status_code == 503
+        assert response.headers["Retry-After"]
+        assert response.json()["detail"].startswith("The server ended before the answer")
+        assert (await http.post("/run", json=message("s", "next"))).status_code == 200
+        (tmp_path / "held").unlink()
+
+
 async def test_refused_value_returns_422_with_its_key(uri: str) -> None:
     deep: list[Any] = []
     for _ in range(60):

@@ -147,6 +147,7 @@ def create_app(options: Mapping[str, Any]) -> FastAPI:
     app = get_fast_api_app(**options, lifespan=lifespan)
     services += set(opened_for_adk) - known
     app.add_middleware(AnyPath)
+    app.add_middleware(AnswerCancelled)
     app.add_middleware(CloseWhileDraining, readiness=readiness)
     app.add_api_route("/ready", readiness.answer, methods=["GET"])
     for kind in (StaleSessionError, RuntimeError, ValueError, HTTPException):
@@ -187,6 +188,33 @@ class CloseWhileDraining:
             await send(message)
 
         await self._app(scope, receive, answer)
+
+
+class AnswerCancelled:
+    """Answers a request that took longer than `--shutdown_timeout`. uvicorn cancels it and would log a traceback."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def answer(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, answer)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if scope["type"] != "http" or not task or not task.cancelling():
+                raise
+            logger.warning("%s %s was cancelled by the shutdown.", scope["method"], scope["path"])
+            if not begun:
+                detail = "The server ended before the answer: reload the session and send the message again."
+                response = JSONResponse({"detail": detail}, 503, {"Retry-After": RETRY_AFTER})
+                await response(scope, receive, send)
 
 
 class Readiness:

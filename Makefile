@@ -9,10 +9,10 @@ OUT ?= baked
 BACKEND ?= sqlite
 
 .DEFAULT_GOAL := help
-.PHONY: help demo bake test quick proof bench load lint format release clean uv
+.PHONY: help demo bake test quick proof bench load screenshots lint format release clean uv
 
 help:  ## List the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(UV)  ## Bake the default into a temporary folder, set it up and run its demo
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
@@ -37,6 +37,9 @@ bench: $(UV)  ## Measure turns and single operations: make bench BACKEND=redis, 
 
 load: $(UV)  ## Conversations over HTTP against `serve`: make load BACKEND=redis, or with ARGS="--minutes 10"
 	PATH="$(CURDIR)/.uv/bin:$$PATH" $(UV) run --quiet --only-group load python -m benchmarks.load $(BACKEND) $(ARGS)
+
+screenshots: $(UV)  ## Take the pictures of README.md with Chromium
+	PATH="$(CURDIR)/.uv/bin:$$PATH" $(UV) run python -m tests.screenshots
 
 lint: $(UV)  ## Check format, style and types of the generator
 	$(UV) run ruff format --check

@@ -120,11 +120,12 @@ class Project:
             process.communicate()
 
     @contextmanager
-    def web(self, *command: str, uri: str, log: Path) -> Iterator[Web]:
-        """Start a command that serves HTTP. It is killed in the end."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+    def web(self, *command: str, uri: str, log: Path, port: int = 0) -> Iterator[Web]:
+        """Start a command that serves HTTP, on any port or the given one. It is killed in the end."""
+        if not port:
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                port = probe.getsockname()[1]
         name, *arguments = command
         with log.open("w") as output:
             process = self.start(

@@ -9,7 +9,7 @@ OUT ?= baked
 BACKEND ?= sqlite
 
 .DEFAULT_GOAL := help
-.PHONY: help demo bake test quick proof bench load lint format release clean uv
+.PHONY: help demo bake test quick proof bench load moving lint format release clean uv
 
 help:  ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ bench: $(UV)  ## Measure turns and single operations: make bench BACKEND=redis, 
 
 load: $(UV)  ## Conversations over HTTP against `serve`: make load BACKEND=redis, or with ARGS="--minutes 10"
 	PATH="$(CURDIR)/.uv/bin:$$PATH" $(UV) run --quiet --only-group load python -m benchmarks.load $(BACKEND) $(ARGS)
+
+moving: $(UV)  ## Move sessions between all databases, which takes long: make moving WHAT=adk, or pairs, dumps, large
+	$(UV) run --quiet $(if $(filter large,$(WHAT)),--group load python -m benchmarks.moving,python -m tests.moves $(WHAT)) $(ARGS)
 
 lint: $(UV)  ## Check format, style and types of the generator
 	$(UV) run ruff format --check

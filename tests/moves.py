@@ -245,45 +245,62 @@ SECTIONS = {
 
 Sessions are written by a service of ADK {adk}, and copied with `sessions copy --verify`. The copy is killed (SIGKILL) at
 equal distances, and begun again. Then both services read all sessions, which must be equal, event by event, and a second
-copy must find nothing to do.
-
-| from → to | sessions | events | kills | seconds |
-|---|--:|--:|--:|--:|
+copy must find nothing to do. A cell has the sessions, the kills and the seconds of it all.
 """,
     "pairs": """
 ## From any backend to any other
 
 The exported lines of one backend are imported by another with `--verify`: sessions and state keys of hostile ids, with and
-without TTL, and users of whom only state is left. Sessions, TTLs and state of all scopes must be equal. The damaged records
-are two sessions, a value of a user and a value of the app. Each is named when it is exported, and counted.
-
-| from → to | sessions | users | damaged records | seconds |
-|---|--:|--:|--:|--:|
+without TTL, and users of whom only state is left. Sessions, TTLs and state of all scopes must be equal, and a second import
+must find nothing to do. The damaged records are two sessions, a value of a user and a value of the app. Each is named when it
+is exported, and counted. A cell has the sessions, the users and the damaged records, and the seconds.
 """,
     "dumps": """
 ## Dumps of encrypted stores
 
 A mark is stored in events and in state of all scopes, once with `SESSION_KEYS` and once in clear text, and searched in
 `.backup` and `.dump` (SQLite), `pg_dump`, `DUMP` and RDB (Redis), BSON (MongoDB), a scan (DynamoDB), all objects with
-metadata (Cloud Storage) and the journal (custom). Binary values are decoded and decompressed before.
-
-| dump of | found with keys | found in clear text | bytes | seconds |
-|---|--:|--:|--:|--:|
+metadata (Cloud Storage) and the journal (custom). Binary values are decoded and decompressed before. A cell has how often it
+was found.
 """,
 }
+
+
+def cells_of(name: str, facts: Facts) -> dict[str, str]:
+    """Return what the row of a move says, by column."""
+    if "clear" in facts:
+        return {"with keys": f"{facts['encrypted']}", "in clear text": f"{facts['clear']}"}
+    counts = [facts[key] for key in ("sessions", "kills", "users", "damaged") if key in facts]
+    counted = ", ".join(f"{count:,}" for count in counts)
+    return {name.partition(" → ")[2]: f"{counted} ({facts['seconds']:,.0f} s)"}
 
 
 def page(results: dict[str, Any]) -> str:
     """Return the text of docs/moving.md."""
     text = HEAD
     for kind, head in SECTIONS.items():
-        text += head.format(adk=results["version"])
-        for name, facts in results.get(kind, {}).items():
-            cells = [f"{value:,}" for key, value in facts.items() if key != "when"]
-            text += f"| {' | '.join([name, *cells])} |\n"
-        days = sorted({facts["when"] for facts in results.get(kind, {}).values()})
+        cells: dict[str, dict[str, str]] = {}
+        found: dict[str, Facts] = results.get(kind, {})
+        for name, facts in found.items():
+            cells.setdefault(name.partition(" → ")[0], {}).update(cells_of(name, facts))
+        filled = {column for row in cells.values() for column in row}
+        columns = [name for name in (*BACKENDS, "with keys", "in clear text") if name in filled]
+        text += head.format(adk=results.get("version", ""))
+        text += f"\n| | {' | '.join(columns)} |\n|---|{'--:|' * len(columns)}\n"
+        for row, values in cells.items():
+            text += f"| {row} | {' | '.join(values.get(name, '') for name in columns)} |\n"
+        days = sorted({facts["when"] for facts in found.values()})
         text += f"\nRun on {', '.join(days)}.\n" if days else ""
     return text
+
+
+def publish(kind: str, name: str, facts: Facts, version: str) -> None:
+    """Add facts to the page."""
+    results = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
+    results["version"] = version
+    results.setdefault(kind, {})[name] = facts
+    RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    PAGE.write_text(page(results), "utf-8")
 
 
 def main() -> None:
@@ -298,14 +315,13 @@ def main() -> None:
     given = parser.parse_args()
     chosen = given.backends or list(BACKENDS)
     needed = {SOURCES[name][1]: None for name in given.sources} if given.what == "adk" else {}
-    results = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
     failed = []
     with TemporaryDirectory() as temporary:
         movers = Movers(
             given.folder or Path(temporary), chosen, [*dict.fromkeys([*needed, *chosen])]
         )
         with movers:
-            results["version"] = movers.calls[chosen[0]]("adk_version")
+            version = movers.calls[chosen[0]]("adk_version")
             run = {
                 "adk": lambda: adk(movers, given.sources, given.sessions, given.kills),
                 "pairs": lambda: pairs(movers),
@@ -322,11 +338,7 @@ def main() -> None:
                 facts["seconds"] = round(time.monotonic() - began, 1)
                 facts["when"] = f"{datetime.now(UTC):%Y-%m-%d}"
                 print(name, facts, flush=True)
-                results.setdefault(given.what, {})[name] = facts
-                RESULTS.write_text(
-                    json.dumps(results, indent=1, ensure_ascii=False) + "\n", "utf-8"
-                )
-                PAGE.write_text(page(results), "utf-8")
+                publish(given.what, name, facts, version)
     sys.exit(f"Failed: {', '.join(failed)}." if failed else 0)
 
 

@@ -281,6 +281,8 @@ def page(results: dict[str, Any]) -> str:
     for kind, head in SECTIONS.items():
         cells: dict[str, dict[str, str]] = {}
         found: dict[str, Facts] = results.get(kind, {})
+        if not found:
+            continue
         for name, facts in found.items():
             cells.setdefault(name.partition(" → ")[0], {}).update(cells_of(name, facts))
         filled = {column for row in cells.values() for column in row}
@@ -290,7 +292,7 @@ def page(results: dict[str, Any]) -> str:
         for row, values in cells.items():
             text += f"| {row} | {' | '.join(values.get(name, '') for name in columns)} |\n"
         days = sorted({facts["when"] for facts in found.values()})
-        text += f"\nRun on {', '.join(days)}.\n" if days else ""
+        text += f"\nRun on {', '.join(days)}.\n"
     return text
 
 

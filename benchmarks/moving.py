@@ -117,9 +117,10 @@ async def measure(count: int) -> tuple[str, bool]:
         console.print(f"writing {count:,} sessions")
         scale = map(str, (count, EVENTS, OF_A_USER))
         fill = [old.python, "-c", FILL, before, *scale]
-        await asyncio.to_thread(subprocess.run, fill, cwd=old.folder, check=True)
+        subprocess.run(fill, cwd=old.folder, check=True)
         async with serving("redis", new) as after:
-            lines, within = [], True
+            lines: list[str] = []
+            within = True
             for what in ("a copy", "the same again, which copies nothing"):
                 console.print(what)
                 figures, said = await asyncio.to_thread(copy, old, before, new, after)

@@ -64,7 +64,7 @@ Move = tuple[str, Callable[[], Facts]]
 def mover(project: Project, *prefix: str) -> Iterator[Call]:
     """Run `moving.py` in a project."""
     environment = ("env", f"PYTHONPATH={project.folder}", *(prefix or (project.tool("python"),)))
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with (project.folder / "moving.log").open("w") as log:
         process = project.start(*environment, str(SCRIPT), stderr=log, **pipes)
     with process:
@@ -324,12 +324,12 @@ def main() -> None:
         )
         with movers:
             version = movers.calls[chosen[0]]("adk_version")
-            run = {
-                "adk": lambda: adk(movers, given.sources, given.sessions, given.kills),
-                "pairs": lambda: pairs(movers),
-                "dumps": lambda: dumps(movers),
-            }[given.what]
-            for name, work in run():
+            moves = {
+                "adk": partial(adk, movers, given.sources, given.sessions, given.kills),
+                "pairs": partial(pairs, movers),
+                "dumps": partial(dumps, movers),
+            }
+            for name, work in moves[given.what]():
                 began = time.monotonic()
                 try:
                     facts = work()

@@ -116,7 +116,7 @@ async def measure(count: int) -> tuple[str, bool]:
         before = f"local:///{Path(folder).absolute()}/sessions.db"
         console.print(f"writing {count:,} sessions")
         scale = map(str, (count, EVENTS, OF_A_USER))
-        fill = [old.python, "-c", FILL, before, *scale]
+        fill = [str(old.python), "-c", FILL, before, *scale]
         subprocess.run(fill, cwd=old.folder, check=True)
         async with serving("redis", new) as after:
             lines: list[str] = []

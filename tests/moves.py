@@ -118,11 +118,12 @@ def kill(project: Project, arguments: Sequence[str], sessions: int) -> None:
     command = (project.tool("python"), "-c", code, *arguments)
     with project.start(*command, stderr=subprocess.PIPE) as process:
         assert process.stderr
+        line = ""
         for line in process.stderr:
             done = re.match(r"(\d+) sessions so far", line)
             if done and int(done[1]) >= sessions:
                 process.kill()
-    assert process.returncode < 0, "the copy ended before it was killed"
+    assert process.returncode < 0, f"the copy ended before it was killed: {line}"
 
 
 def differences(before: dict[str, Any], after: dict[str, Any], *kinds: str) -> list[str]:

@@ -46,6 +46,9 @@ SOURCES = {
 }
 """ADK's services: their class, the backend whose project fills them, and their URI."""
 
+PATIENT = {"mongodb": "timeoutMS=60000", "dynamodb": "timeout=60", "gcs": "timeout=60"}
+"""Options for the slow servers of tests, which many sessions that are copied at once keep busy."""
+
 KILLED = """
 from {package}.sessions.commands import terminal
 from {package}.sessions.commands.cli import sessions
@@ -177,6 +180,8 @@ def copy_killed(
     """Copy sessions of ADK, kill the copy at equal distances, finish it and compare."""
     sessions = before["sessions"].values()
     own = movers.calls[target]("namespace", movers.uris[target])
+    if option := PATIENT.get(target):
+        own += f"{'&' if '?' in own else '?'}{option}"
     arguments = ("copy", "--from", source, "--to", own, "--ttl", "0")
     for number in range(1, kills + 1):
         kill(movers.projects[target], arguments, number * len(sessions) // (kills + 2))

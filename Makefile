@@ -9,7 +9,7 @@ OUT ?= baked
 BACKEND ?= sqlite
 
 .DEFAULT_GOAL := help
-.PHONY: help demo bake test quick proof bench load screenshots lint format release clean uv
+.PHONY: help demo bake test quick proof bench load moving screenshots lint format release clean uv
 
 help:  ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,8 +38,13 @@ bench: $(UV)  ## Measure turns and single operations: make bench BACKEND=redis, 
 load: $(UV)  ## Conversations over HTTP against `serve`: make load BACKEND=redis, or with ARGS="--minutes 10"
 	PATH="$(CURDIR)/.uv/bin:$$PATH" $(UV) run --quiet --only-group load python -m benchmarks.load $(BACKEND) $(ARGS)
 
+<<<<<<< HEAD
 screenshots: $(UV)  ## Take the pictures of README.md with Chromium
 	PATH="$(CURDIR)/.uv/bin:$$PATH" $(UV) run python -m tests.screenshots
+=======
+moving: $(UV)  ## Move sessions between all databases, which takes long: make moving WHAT=adk, or pairs, dumps, large
+	$(UV) run --quiet $(if $(filter large,$(WHAT)),--group load python -m benchmarks.moving,python -m tests.moves $(WHAT)) $(ARGS)
+>>>>>>> moving
 
 lint: $(UV)  ## Check format, style and types of the generator
 	$(UV) run ruff format --check

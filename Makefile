@@ -38,13 +38,11 @@ bench: $(UV)  ## Measure turns and single operations: make bench BACKEND=redis, 
 load: $(UV)  ## Conversations over HTTP against `serve`: make load BACKEND=redis, or with ARGS="--minutes 10"
 	PATH="$(CURDIR)/.uv/bin:$$PATH" $(UV) run --quiet --only-group load python -m benchmarks.load $(BACKEND) $(ARGS)
 
-<<<<<<< HEAD
 screenshots: $(UV)  ## Take the pictures of README.md with Chromium
 	PATH="$(CURDIR)/.uv/bin:$$PATH" $(UV) run python -m tests.screenshots
-=======
+
 moving: $(UV)  ## Move sessions between all databases, which takes long: make moving WHAT=adk, or pairs, dumps, large
 	$(UV) run --quiet $(if $(filter large,$(WHAT)),--group load python -m benchmarks.moving,python -m tests.moves $(WHAT)) $(ARGS)
->>>>>>> moving
 
 lint: $(UV)  ## Check format, style and types of the generator
 	$(UV) run ruff format --check

@@ -120,27 +120,36 @@ class Project:
             process.communicate()
 
     @contextmanager
-    def web(self, *command: str, uri: str, log: Path) -> Iterator[Web]:
-        """Start a command that serves HTTP. It is killed in the end."""
+    def web(
+        self,
+        *command: str,
+        log: Path,
+        uri: str = "",
+        stdin: int = subprocess.DEVNULL,
+        end: int = 9,
+    ) -> Iterator[Web]:
+        """Start a command that serves HTTP, or `make dev`. In the end, a signal goes to all its processes."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         name, *arguments = command
+        words = [self.tool(name), *arguments, f"--port={port}"]
         with log.open("w") as output:
             process = self.start(
-                *(self.tool(name), *arguments, f"--port={port}"),
+                *([*command, f"ARGS=--port={port}"] if name == "make" else words),
                 uri=uri,
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
         try:
             web = Web(f"http://127.0.0.1:{port}", self.package)
             web.wait(process, log)
             yield web
         finally:
-            process.kill()
-            process.wait()
+            os.killpg(process.pid, end)
+            process.wait(ENDS_WITHIN)
 
 
 @dataclass(frozen=True)

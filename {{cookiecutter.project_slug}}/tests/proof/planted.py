@@ -7,6 +7,7 @@ from typing import Any
 
 from {{ cookiecutter.__package }}.sessions.store import (
     Head,
+    ScopedState,
     SessionKey,
     SessionRecord,
     SessionStore,
@@ -63,6 +64,28 @@ class CollidingIds(Planted):
 
     async def delete(self, key: SessionKey) -> None:
         await self._store.delete(self._joined(key))
+
+
+class RewritesLog(Planted):
+    """Writes the whole log again with each event."""
+
+    async def append(self, key: SessionKey, *, now: float, **more: Any) -> Head:
+        head = await self._store.append(key, now=now, **more)
+        record = await self._store.load(key, now=now)
+        assert record
+        log = b"".join(event.data for event in record.events)
+        copy, none = SessionKey(key.app_name, "copies", f"{len(record.events)}"), ScopedState()
+        new = await self._store.create(copy, incarnation="1", state=none, now=now, ttl=0)
+        more |= {"expected": new.head.position, "event": log, "state": none}
+        await self._store.append(copy, now=now, **more)
+        return head
+
+
+class NeverRemoves(Planted):
+    """Keeps expired sessions."""
+
+    async def create(self, key: SessionKey, *, ttl: int, **more: Any) -> SessionRecord:
+        return await self._store.create(key, ttl=0, **more)
 
 
 PLANTED: Sequence[type[Planted]] = (LosesKey, ExcludesEdge, CollidingIds)

@@ -119,6 +119,20 @@ def namespace(uri: str, scheme: str) -> Iterator[str]:
             client.disconnect_connection_pools()  # type: ignore[no-untyped-call]
 
 
+def size(uri: str, scheme: str) -> int:
+    """Return the bytes that the keys of a namespace take."""
+    prefix = dict(parse_qsl(urlsplit(uri).query))["prefix"]
+    with closing(_client(uri, scheme)) as client:
+        keys = client.scan_iter(match=f"{prefix}:*", count=1000)
+        return sum(client.memory_usage(key) or 0 for key in keys)
+
+
+def written(uri: str, scheme: str) -> int:
+    """Return the bytes that the server has received so far."""
+    with closing(_client(uri, scheme)) as client:
+        return int(client.info("stats")["total_net_input_bytes"])
+
+
 def _client(uri: str, scheme: str) -> "redis.Redis | redis.RedisCluster":
     parts = urlsplit(uri)
     kind = {"": "redis", "s": "rediss", "+unix": "unix"}[parts.scheme.removeprefix(scheme)]

@@ -118,6 +118,20 @@ async def test_restored_redis_is_not_trusted(
     assert (await get(service)).state == {"own": 1, "user:u": 1, "app:a": 1}
 
 
+async def test_copies_of_a_newer_version_are_replaced(
+    servers: Servers, service: PersistentSessionService, other: PersistentSessionService
+) -> None:
+    """It has renamed two of their fields."""
+    session = await create(service, state={"user:u": 0, "app:a": 0})
+    for number in range(3):
+        assert await get(other) == await get(service) == session
+        for name in servers.redis.scan_iter("*[de]"):  # `:head` and `:state`
+            servers.redis.hdel(name, "at", "incarnation")
+            servers.redis.hset(name, "at_2", "now")
+        if number:
+            await service.append_event(session, event("news", own=number, user__u=number))
+
+
 async def test_stale_write_drops_the_copy(
     servers: Servers, service: PersistentSessionService
 ) -> None:

@@ -6,6 +6,7 @@ import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -111,6 +112,29 @@ class TestKeys:
         for key in own_server.scan_iter():
             listed = 2 if key.endswith((b":sessions", b":users")) else 1
             assert 3_500 < own_server.ttl(key) <= listed * 3_600, key
+
+    async def test_session_of_a_newer_version_is_refused_and_unchanged(
+        self, own_uri: str, own_server: "redis.Redis"
+    ) -> None:
+        async with create_session_service(own_uri) as service:
+            session = await create(service)
+            await service.append_event(session, event(user__kept=1))
+            own_server.hset("sessions:{app/user}:session:session", "format", 2)
+            before = {key: own_server.dump(key) for key in own_server.scan_iter()}
+            names: Any = {"app_name": APP, "user_id": USER}
+            for call in (
+                lambda: get(service),
+                lambda: create(service),
+                lambda: service.append_event(session, event()),
+                lambda: service.delete_session(**names, session_id=session.id),
+                lambda: service.list_sessions(**names),
+                lambda: service.list_sessions(app_name=APP),
+                lambda: service.erase(**names),
+            ):
+                with pytest.raises(StoreUnavailable, match=r"newer version .* \(format 2, this"):
+                    await call()
+            assert {key: own_server.dump(key) for key in own_server.scan_iter()} == before
+            assert await create(service, "other")
 
 
 class TestConnections:

@@ -5,7 +5,8 @@ PostgreSQL, and may fill the part if the lease still exists. Every write removes
 a write cannot replace it.
 
 A part has `at`, the time of Redis's clock in microseconds at which it was right: that of the lease, or of the write
-that updated it.
+that updated it. A version that changes the format of copies renames `at` and `incarnation`: to older processes, its
+copies are missing, and their writes drop them.
 """
 
 _CLOCK = """

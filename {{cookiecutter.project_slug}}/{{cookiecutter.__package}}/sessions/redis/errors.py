@@ -57,4 +57,4 @@ def explain(error: Exception) -> str:
         return NO_REPLY
     if isinstance(error, exceptions.ConnectionError | OSError):
         return f"it cannot be reached ({text}); check that it runs, and host and port in the session URI"
-    return text or type(error).__name__
+    return text.removeprefix("NEWER ") or type(error).__name__

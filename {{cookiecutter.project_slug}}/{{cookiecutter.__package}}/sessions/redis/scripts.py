@@ -18,9 +18,22 @@ Fields of a session:
     updated_at, expires_at        epoch seconds; `expires_at` is empty if the session never expires
     indexed_until                 epoch milliseconds until which the indexes list the session, or `inf`
     state:<key>                   the session's state
+    format                        missing in this format, the first
+
+A session of another format is refused and stays as it is. So a version that changes the format of sessions writes the
+number of the new one. If it changes a key that sessions share, it gives that key a new name.
 
 The braces put all keys of a user into one slot of a cluster. All keys of a session have a TTL in Redis, and an
 index expires with its last entry, so expired sessions leave nothing.
+"""
+
+_FORMAT = """
+-- Return an error if a newer version has written the session.
+local function newer(session)
+  local format = redis.call('HGET', session, 'format')
+  return format and redis.error_reply('NEWER a newer version of this program wrote the session (format ' .. format ..
+    ', this one knows 1): upgrade the program')
+end
 """
 
 _INDEXES = """
@@ -49,13 +62,17 @@ end
 """
 
 _COMMON = (
-    _INDEXES
+    _FORMAT
+    + _INDEXES
     + """
 -- KEYS: session, events, sessions and state of the user, then state and users of the app.
 -- On a cluster, where these two are in another slot, the outbox of the user instead.
 local session, events, sessions, user_state, app_state, users = unpack(KEYS)
 local outbox
 if not users then outbox, app_state = app_state, nil end
+
+local refused = newer(session)
+if refused then return refused end
 
 -- Return incarnation, revision, ttl, expires_at and indexed_until of a session that has not expired.
 local function find(now)
@@ -190,14 +207,21 @@ for i = 4, #ARGV, 3 do
 end
 """
 
-LIST = """
+LIST = (
+    _FORMAT
+    + """
 -- KEYS: sessions and state of the user, then, unless on a cluster, state of the app
 -- ARGV: what the keys of the user's sessions begin with
 local ids = redis.call('ZRANGE', KEYS[1], 0, -1)
 local found = {}
-for i, id in ipairs(ids) do found[i] = redis.call('HGETALL', ARGV[1] .. id) end
+for i, id in ipairs(ids) do
+  local refused = newer(ARGV[1] .. id)
+  if refused then return refused end
+  found[i] = redis.call('HGETALL', ARGV[1] .. id)
+end
 return {ids, found, redis.call('HGETALL', KEYS[2]), KEYS[3] and redis.call('HGETALL', KEYS[3]) or {}}
 """
+)
 
 DELETE = (
     _COMMON
@@ -208,11 +232,18 @@ trim_indexes(milliseconds())
 """
 )
 
-ERASE = """
+ERASE = (
+    _FORMAT
+    + """
 -- KEYS: sessions, state and outbox of the user, then, unless on a cluster, users of the app
 -- ARGV: what the keys of the user begin with, user
+local ids = redis.call('ZRANGE', KEYS[1], 0, -1)
+for _, id in ipairs(ids) do
+  local refused = newer(ARGV[1] .. 'session:' .. id)
+  if refused then return refused end
+end
 local removed = 0
-for _, id in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
+for _, id in ipairs(ids) do
   removed = removed + redis.call('UNLINK', ARGV[1] .. 'session:' .. id)
   redis.call('UNLINK', ARGV[1] .. 'events:' .. id)
 end
@@ -220,6 +251,7 @@ redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[3])
 if KEYS[4] then redis.call('ZREM', KEYS[4], ARGV[2]) end
 return removed
 """
+)
 
 # On a cluster, a script is limited to one slot, and app state is in another slot than users. So an append
 # writes app state to an outbox of its user, and the writer or a later reader delivers it.

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -107,6 +110,27 @@ def test_missing_driver_is_reported(project: Project) -> None:
                 assert repr(module) in error(project, line, uri)
         finally:
             project.make("setup")
+
+
+@pytest.mark.two_backends(backends=["redis"])
+def test_other_terminals_find_the_server_of_make_dev(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the first start of a user in a terminal: ADK asks nothing there before it serves."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    _, terminal = os.openpty()
+    module = (project.tool("python"), "-m", project.package)
+    address = project.folder / ".data" / "server.uri"
+    with project.web("make", "dev", log=tmp_path / "log", stdin=terminal, end=signal.SIGINT) as web:
+        web.create("of-make-dev")
+        web.say("of-make-dev", "My name is Ada.")
+        status, listed = project.run(*module, "sessions", "list")
+        assert status == 0, listed
+        assert "of-make-dev" in listed
+        status, said = project.run(*module, "doctor")
+        assert status == 0, said
+        assert urlsplit(address.read_text("utf-8")).netloc in said
+    assert not address.exists()
 
 
 SECOND_AGENT = """

@@ -140,9 +140,9 @@ async def measure(count: int) -> tuple[str, bool]:
 PAGE = """\
 # Sessions on the move
 
-{began}, {system}, {processor}, {cores} cores (load before: {load}). {count:,} sessions with {events} events each, from SQLite to Redis, through the
-pipe of the README's "Change the database": `sessions export --all | sessions import -`. Memory is the most that each process
-had, with its children, and may be {limit} MB. `make moving WHAT=large` writes this page.
+{began}, {system}, {processor}, {cores} cores (load before: {load}). {count:,} sessions with {events} events each, from SQLite
+to Redis, through the pipe of the README's "Change the database": `sessions export --all | sessions import -`. Memory is the
+most that each process had, with its children, and may be {limit} MB. `make moving WHAT=large` writes this page.
 
 | | seconds | export: MB | processor seconds | import: MB | processor seconds |
 |---|--:|--:|--:|--:|--:|

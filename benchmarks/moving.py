@@ -132,15 +132,17 @@ async def measure(count: int) -> tuple[str, bool]:
                 within &= max(figures[1], figures[3]) < LIMIT
                 cells = (what, *(f"{figure:,.0f}" for figure in figures))
                 lines.append(f"| {' | '.join(cells)} |")
-    return PAGE.format(count=count, events=EVENTS, limit=LIMIT, rows="\n".join(lines), **on), within
+    return PAGE.format(
+        count=count, events=EVENTS, limit=LIMIT, load=on["load before"], rows="\n".join(lines), **on
+    ), within
 
 
 PAGE = """\
 # Sessions on the move
 
-{began}, {system}, {processor}, {cores} cores. {count:,} sessions with {events} events each, from SQLite to Redis, through the
-pipe of the README's "Change the database": `sessions export --all | sessions import -`. Memory is the most that each process
-had, with its children, and may be {limit} MB. `make moving WHAT=large` writes this page.
+{began}, {system}, {processor}, {cores} cores (load before: {load}). {count:,} sessions with {events} events each, from SQLite
+to Redis, through the pipe of the README's "Change the database": `sessions export --all | sessions import -`. Memory is the
+most that each process had, with its children, and may be {limit} MB. `make moving WHAT=large` writes this page.
 
 | | seconds | export: MB | processor seconds | import: MB | processor seconds |
 |---|--:|--:|--:|--:|--:|

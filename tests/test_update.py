@@ -19,7 +19,17 @@ GIT = ["git", "-c", "user.name=Tests", "-c", "user.email=tests@example.com"]
 NOT_OURS = shutil.ignore_patterns(
     ".git", ".venv", ".uv", ".*_cache", "__pycache__", "baked", ".bench"
 )
-VERSIONS: dict[str, str] = json.loads((ROOT / "versions.json").read_text("utf-8"))
+
+
+def has_history() -> bool:
+    """Return whether this is a whole clone. An archive or a shallow clone has only the newest version."""
+    command = ["git", "rev-parse", "--is-shallow-repository"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    return result.stdout.strip() == "false" and (ROOT / ".git").exists()
+
+
+RELEASED: dict[str, str] = json.loads((ROOT / "versions.json").read_text("utf-8"))
+VERSIONS = RELEASED if has_history() else {}
 VERSION: str = json.loads((ROOT / "cookiecutter.json").read_text("utf-8"))["_version"]
 NEXT = "99.0.0"
 CONFIG = Path("my_agent", "sessions", "config.py")

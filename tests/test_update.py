@@ -47,7 +47,7 @@ def commit(folder: Path) -> str:
     if not (folder / ".git").exists():
         git(folder, "init", "--quiet")
     git(folder, "add", "--all")
-    git(folder, "commit", "--quiet", "--message=x")
+    git(folder, "commit", "--quiet", "--allow-empty", "--message=x")
     return git(folder, "rev-parse", "HEAD")
 
 

@@ -146,7 +146,9 @@ app = App(name="second", root_agent=root_agent, plugins=[OneTurnAtATime()])
 
 
 @pytest.mark.two_backends
-@pytest.mark.parametrize("line", ["python -m {package} serve", "adk api_server ."])
+@pytest.mark.parametrize(
+    "line", ["python -m {package} serve", "python -m {package} web", "adk api_server ."]
+)
 def test_second_agent_is_served_with_the_same_sessions(
     default_project: Project, line: str, tmp_path: Path
 ) -> None:

@@ -21,8 +21,9 @@ STARTS_WITHIN = 300.0
 USER = "test_user"
 """The user of `adk run`."""
 
-AGENTS = Path(__file__).parent / "agents"
-"""A folder with one agent, `noter`, which needs no key."""
+AGENTS = Path(__file__).parent / ".agents"
+"""A folder with one agent, `noter`, which needs no key. It is hidden from `adk web`, which lists the agents of all
+folders below the one that it serves."""
 
 PYTHON = [sys.executable, "-m", APP_NAME]
 ADK = [shutil.which("adk", path=str(Path(sys.executable).parent)) or "adk"]

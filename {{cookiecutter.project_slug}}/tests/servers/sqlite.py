@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from urllib.parse import unquote, urlsplit
 
 
 @contextmanager
@@ -19,15 +18,3 @@ def namespace(uri: str, scheme: str) -> Iterator[str]:
     _, _, query = uri.partition("?")
     with TemporaryDirectory() as directory, serve(Path(directory), scheme) as own:
         yield f"{own}?{query}" if query else own
-
-
-def size(uri: str, scheme: str) -> int:
-    """Return the bytes that the files of a namespace take."""
-    folder = Path(unquote(urlsplit(uri).path[1:])).parent
-    return sum(file.stat().st_size for file in folder.iterdir())
-
-
-def written(uri: str, scheme: str) -> int:
-    """Return the bytes that this process has written so far. Linux counts them."""
-    counts = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
-    return int(counts["wchar"])

@@ -43,6 +43,18 @@ LEASE = 3
 """Seconds. Short, because the next message waits this long after a server was killed."""
 
 
+async def test_task_keeps_no_callback_of_a_turn_that_ended(
+    service: PersistentSessionService,
+) -> None:
+    """A task that holds turns for days must not grow."""
+    session = await create(service)
+    assert isinstance(session, PersistentSession)
+    task = asyncio.current_task()
+    async with service.turn(session):
+        assert "Turn.abandon" in repr(task)
+    assert "Turn.abandon" not in repr(task)
+
+
 def note(key: str) -> str:
     """Return a message that sets a key of the state."""
     return f"note {json.dumps({'key': key, 'value': key})}"

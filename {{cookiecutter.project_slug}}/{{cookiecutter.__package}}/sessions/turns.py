@@ -70,6 +70,10 @@ class Turn:
         """Return the same turn: copies of a session share it."""
         return self
 
+    def abandon(self, _: object) -> None:
+        """End the turn if its task ends before it."""
+        self.queue.abandon(self)
+
 
 def watch_agent() -> None:
     """End the current turn if the running task, which runs the agent, is cancelled.
@@ -142,7 +146,7 @@ class TurnQueue:
             raise
         turn_waits.record(time.monotonic() - started)
         if turn.task:
-            turn.task.add_done_callback(lambda _: self.abandon(turn))
+            turn.task.add_done_callback(turn.abandon)
         _current.set(turn)
         return turn, waited
 
@@ -161,6 +165,8 @@ class TurnQueue:
         if turn.ended:
             return
         turn.ended = True
+        if turn.task:  # it may last longer than many turns
+            turn.task.remove_done_callback(turn.abandon)
         if turn.renewal:
             turn.renewal.cancel()
         try:

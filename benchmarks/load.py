@@ -1,8 +1,9 @@
-"""`python -m benchmarks.load BACKEND [--minutes N]`: conversations over HTTP against `serve`, beside `memory://`.
+"""`python -m benchmarks.load BACKEND [--minutes N | --long]`: conversations over HTTP against `serve`, beside `memory://`.
 
 Locust plays the people (`locustfile.py`). The servers take turns: while one is under load, the other one waits. With
-`--minutes`, only the project's own sessions are under load, for so long: memory and connections must level off. The
-model is the demo's, which answers at once. Results go to `docs/benchmarks/load.md`.
+`--minutes`, only the project's own sessions are under load, for so long: memory and connections must level off. With
+`--long`, one person has a long and a short session, and `recent_events` must make their turns equally fast. The model
+is the demo's, which answers at once. Results go to `docs/benchmarks/load.md`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pathlib import Path
 from statistics import median
 from threading import Event, Thread
 from typing import Any
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import psutil
 
@@ -37,6 +38,10 @@ LEVEL = 1.10
 """Memory of the last quarter of a soak is at most this multiple of that of the second quarter."""
 SOAK_OPTIONS = {"cache_mb": "32"}
 """A smaller cache is full within the first quarter of a soak."""
+LONG, RECENT = 5_000, 50
+"""Events of a long session, and how many of them a turn reads."""
+LONG_COST = 1.2
+"""A turn of the long session takes at most this multiple of one of a session of `RECENT` events."""
 
 
 @dataclass
@@ -240,6 +245,73 @@ async def measure(backend: str, people: int, seconds: int, minutes: int) -> tupl
     return "\n".join(lines), wrong
 
 
+class Conversation:
+    """A session of one person, over HTTP."""
+
+    def __init__(self, server: Server, session: str) -> None:
+        """Create the session."""
+        self.address, self.session = server.address, session
+        self.events = 0
+        self.seconds: list[float] = []
+        self.post("/apps/my_agent/users/one/sessions", {"session_id": session})
+
+    def post(self, path: str, body: dict[str, Any]) -> Any:
+        """Send a request and return the reply."""
+        data, headers = json.dumps(body).encode(), {"Content-Type": "application/json"}
+        with urlopen(Request(self.address + path, data, headers)) as response:
+            return json.load(response)
+
+    def turn(self) -> None:
+        """Send a message and wait for the answer."""
+        message = {"role": "user", "parts": [{"text": "Are you there?"}]}
+        names = {"app_name": "my_agent", "user_id": "one", "session_id": self.session}
+        began = time.perf_counter()
+        answer = self.post("/run", {**names, "new_message": message})
+        self.seconds.append(time.perf_counter() - began)
+        self.events += 1 + len(answer)
+
+
+async def measure_long(backend: str) -> tuple[str, list[str]]:
+    """Return a page, and what is wrong."""
+    project = bake(backend)
+    install(backend, project)
+    on = machine()
+    async with serving(backend, project) as uri:
+        scheme = uri.partition(":")[0] + "://"
+        ours = with_options(uri, {"recent_events": f"{RECENT}"})
+        with serving_http(project, scheme, ours, 10_811) as server:
+            process = psutil.Process(server.process.pid)
+            pair = Conversation(server, "short"), Conversation(server, "long")
+            for conversation, events in zip(pair, (RECENT, LONG), strict=True):
+                while conversation.events < events:
+                    conversation.turn()
+                conversation.seconds.clear()
+            cpu = [0.0, 0.0]
+            lengths = [conversation.events for conversation in pair]
+            for _ in range(10):
+                for number, conversation in enumerate(pair):
+                    before = process.cpu_times()
+                    for _ in range(10):
+                        conversation.turn()
+                    after = process.cpu_times()
+                    cpu[number] += after.user + after.system - before.user - before.system
+    about = "{began}, {system}, {processor}, {cores} cores".format(**on)
+    lines = [
+        f"{about}. Turns of two sessions, ten by ten, 100 of each, with `recent_events={RECENT}`.",
+        "",
+        "| events of the session | turn, median ms | processor, ms a turn |",
+        "|--:|--:|--:|",
+    ]
+    for conversation, used, events in zip(pair, cpu, lengths, strict=True):
+        lines.append(
+            f"| {events:,} | {1000 * median(conversation.seconds):.1f} | {10 * used:.1f} |"
+        )
+    short, long = (median(conversation.seconds) for conversation in pair)
+    lines += ["", f"The long session's turn takes {long / short:.2f} × that of the short one."]
+    wrong = [f"{long / short:.2f} × is more than {LONG_COST} ×"] if long > LONG_COST * short else []
+    return "\n".join(lines), wrong
+
+
 def publish(heading: str, text: str) -> None:
     """Replace a section of `docs/benchmarks/load.md`."""
     page = DOCS / "load.md"
@@ -258,11 +330,17 @@ def main() -> None:
     parser.add_argument(
         "--minutes", type=int, default=0, help="a soak of the project's own sessions"
     )
+    parser.add_argument("--long", action="store_true", help="turns of a long and a short session")
     arguments = parser.parse_args()
     backend, minutes = arguments.backend, arguments.minutes
-    text, wrong = asyncio.run(measure(backend, arguments.people, arguments.seconds, minutes))
+    if arguments.long:
+        heading = f"{backend}, a long session"
+        text, wrong = asyncio.run(measure_long(backend))
+    else:
+        heading = f"{backend}, soak" if minutes else backend
+        text, wrong = asyncio.run(measure(backend, arguments.people, arguments.seconds, minutes))
     print(text)
-    publish(f"{backend}, soak" if minutes else backend, text)
+    publish(heading, text)
     for line in wrong:
         print(line, file=sys.stderr)
     sys.exit(1 if wrong else 0)

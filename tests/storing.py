@@ -1,8 +1,7 @@
 """`python -m tests.storing BACKEND …` writes a store of each backend to `tests/stores/`, with a bake of this version.
 
 Later versions must read these files, so they are written once and never again. A file is the data folder of the
-server of a project's tests, or for PostgreSQL a dump in SQL. Cloud Storage has none: its emulator keeps the
-metadata of objects in attributes of files, which an archive loses.
+server of a project's tests, for PostgreSQL a dump in SQL, and for Cloud Storage a line of JSON for each object.
 """
 
 from __future__ import annotations
@@ -69,6 +68,35 @@ async def read(uri):
 asyncio.run(read(sys.argv[1]))
 """
 
+DUMP_OBJECTS = """
+import json, sys
+from base64 import b64encode
+from {package}.sessions.config import SCHEME
+from tests.servers.gcs import open_bucket
+
+bucket, _ = open_bucket(sys.argv[1], SCHEME)
+for blob in sorted(bucket.list_blobs(), key=lambda blob: blob.generation):
+    expiry = blob.custom_time and blob.custom_time.isoformat()
+    data = b64encode(blob.download_as_bytes()).decode()
+    print(json.dumps([blob.name, blob.metadata, expiry, data]))
+"""
+
+LOAD_OBJECTS = """
+import json, sys
+from base64 import b64decode
+from datetime import datetime
+from {package}.sessions.config import SCHEME
+from tests.servers.gcs import open_bucket
+
+bucket, _ = open_bucket(sys.argv[1], SCHEME)
+for line in open(sys.argv[2], encoding="utf-8"):
+    name, metadata, expiry, data = json.loads(line)
+    blob = bucket.blob(name)
+    blob.metadata = metadata
+    blob.custom_time = expiry and datetime.fromisoformat(expiry)
+    blob.upload_from_string(b64decode(data), content_type="application/octet-stream")
+"""
+
 
 def sql(project: Project, uri: str, *command: str) -> str:
     """Run a command of the PostgreSQL of a project's tests on the database of a session URI."""
@@ -98,6 +126,9 @@ def write(backend: str) -> None:
             if backend == "postgres":
                 dump = sql(project, uri, "pg_dump", "--no-owner", "--inserts")
                 (STORES / "postgres.sql").write_text(dump, "utf-8")
+                return
+            if backend == "gcs":
+                (STORES / "gcs.jsonl").write_text(execute(project, DUMP_OBJECTS, uri), "utf-8")
                 return
         with tarfile.open(STORES / f"{backend}.tar.xz", "w:xz") as archive:
             for path in sorted(data.iterdir()):

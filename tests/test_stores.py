@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from .installed import Project
-from .storing import READ, STORES, execute, sql
+from .storing import LOAD_OBJECTS, READ, STORES, execute, sql
 
 pytestmark = pytest.mark.installed
 
@@ -35,4 +35,6 @@ def test_store_of_the_first_version_is_read_and_continued(project: Project, tmp_
     with project.server(data) as uri:
         if file.suffix == ".sql":
             sql(project, uri, "psql", "--quiet", f"--file={file}")
+        if file.suffix == ".jsonl":
+            execute(project, LOAD_OBJECTS, uri, str(file))
         assert execute(project, READ, uri, "append") == EXPECTED

@@ -95,6 +95,35 @@ def test_copy_takes_all_that_adk_has(run: Run, uri: str, tmp_path: Path) -> None
     assert result.stderr.endswith("Copied 0 sessions, skipped 30 that were there already.\n")
 
 
+def test_copy_leaves_a_session_that_went_on_as_it_is(run: Run, uri: str, tmp_path: Path) -> None:
+    source = f"sqlite:///{tmp_path / 'adk.db'}"
+
+    async def write() -> None:
+        service = SqliteSessionService(str(tmp_path / "adk.db"))
+        session = await service.create_session(app_name=APP_NAME, user_id="u", session_id="s")
+        for number in range(3):
+            await service.append_event(session, event(f"{number}", n=number))
+
+    async def go_on() -> Contents:
+        async with create_session_service(uri) as service:
+            session = await service.get_session(app_name=APP_NAME, user_id="u", session_id="s")
+            assert session
+            for number in range(3, 5):
+                await service.append_event(session, event(f"{number}", n=number))
+            return await read_all(service)
+
+    async def read() -> Contents:
+        async with create_session_service(uri) as service:
+            return await read_all(service)
+
+    asyncio.run(write())
+    assert run(source).exit_code == 0
+    before = asyncio.run(go_on())
+    result = run(source, "--verify")
+    assert result.stderr.endswith("Copied 0 sessions, skipped 1 that were there already.\n")
+    assert asyncio.run(read()) == before
+
+
 def test_exported_and_imported_again_nothing_but_the_damaged_is_lost(uri: str) -> None:
     def command(*arguments: str, **more: Any) -> Result:
         return CliRunner().invoke(sessions, [*arguments, "--uri", uri], **more)

@@ -349,9 +349,13 @@ class Target:
                 now=began,
                 ttl=ttl,
             )
-        position, last = record.head.position, [event.data for event in record.events]
-        there = position.revision
-        if there > len(events) or [event.data for event in events[there - 1 : there]] != last:
+        position, there = record.head.position, record.head.position.revision
+        common = min(there, len(events))
+        if there > common > 0:  # it may have gone on in the target
+            record = await self.store.load(key, now=now, after_revision=common - 1) or record
+        if [each.data for each in events[common - 1 : common]] != [
+            each.data for each in record.events[:1]
+        ]:
             raise TransferError("the target has another session with this id")
         changed = {
             name: data
@@ -375,8 +379,10 @@ class Target:
         record = await self.store.load(key, now=platform_time.get_time())
         if record is None:
             raise TransferError("it was written, and has expired or was deleted")
-        same = [event.data for event in record.events] == [event.data for event in content.events]
-        if not (same and record.state.session.items() >= content.state.items()):
+        events = [event.data for event in content.events]
+        same = [event.data for event in record.events[: len(events)]] == events
+        went_on = len(record.events) > len(events)
+        if not same or not (went_on or record.state.session.items() >= content.state.items()):
             raise TransferError("what was written is not what is there now")
 
 

@@ -42,6 +42,8 @@ from .contestants import Rival, contestants_of, open_rival
 from .conversation import conversation, text
 
 APP, USER, LISTER = "bench", "user", "lister"
+ENCRYPTED_APP = "bench_encrypted"
+"""Others could not read its sessions and state."""
 LISTED, RECENT, WRITERS = 50, 20, 32
 PACKAGES = ("google-adk", "pydantic", "redis", "asyncpg", "pymongo", "aiobotocore", "sqlalchemy")
 
@@ -79,15 +81,16 @@ class Worker:
         own: bool,
         recent: int | None,
         plugins: list[Any],
+        app_name: str = APP,
     ) -> None:
         """Make a runner with a model that answers at once."""
-        self.own, self.backend, self.uri = own, backend, uri
+        self.own, self.backend, self.uri, self.app_name = own, backend, uri, app_name
         self.adk = contestants_of(backend)
         self.service, self.fill = rival
         self.corner = token_hex(4)
         """Begins the names of sessions that this worker writes: others share its store."""
         agent = LlmAgent(name="assistant", model=AtOnce(), instruction="Answer briefly.")
-        app = App(name=APP, root_agent=agent, plugins=plugins)
+        app = App(name=app_name, root_agent=agent, plugins=plugins)
         self.runner = Runner(app=app, session_service=self.service)
         read = GetSessionConfig(num_recent_events=recent) if recent else None
         self.config = RunConfig(get_session_config=read)
@@ -124,10 +127,10 @@ class Worker:
     async def prepare_read(self, events: int, calls: int) -> None:
         """Make a session that is read whole or from its last 20 events on, unless it is there."""
         name = f"read {events}"
-        if not await self.service.get_session(**called(name)):
+        if not await self.service.get_session(**self.called(name)):
             await self.session(name, events)
         recent = GetSessionConfig(num_recent_events=RECENT)
-        read = partial(self.service.get_session, **called(name))
+        read = partial(self.service.get_session, **self.called(name))
         self.calls["read", events] = read
         self.calls["last 20", events] = partial(read, config=recent)
 
@@ -136,16 +139,18 @@ class Worker:
         state = {"topic": "orders", "seen": 7, "last_search": {"id": 1, "title": "the order"}}
         if not first:
             for number in range(LISTED):
-                await self.service.create_session(**called(f"{number}", LISTER), state=state)
+                await self.service.create_session(**self.called(f"{number}", LISTER), state=state)
         numbers = iter(range(first, last))
 
         async def create() -> None:
             for number in numbers:
-                await self.service.create_session(app_name=APP, user_id=f"other {number // 10}")
+                await self.service.create_session(
+                    app_name=self.app_name, user_id=f"other {number // 10}"
+                )
 
         # ADK's own service for SQLite gives up on a locked file if several write at once.
         await asyncio.gather(*(create() for _ in range(WRITERS if self.own else 1)))
-        listed = partial(self.service.list_sessions, app_name=APP, user_id=LISTER)
+        listed = partial(self.service.list_sessions, app_name=self.app_name, user_id=LISTER)
         self.calls["list", last] = listed
 
     # What is measured
@@ -238,15 +243,19 @@ class Worker:
 
     async def session(self, name: str, events: int) -> Any:
         """Create a session that has had so many events, and return it as if it had just been read."""
-        session = await self.service.create_session(**called(name))
+        session = await self.service.create_session(**self.called(name))
         had = list(islice(conversation(), events))
         if self.fill and len(had) > 20:
             await self.fill(session, had[:-1])
-            session = await self.service.get_session(**called(name))
+            session = await self.service.get_session(**self.called(name))
             had = had[-1:]
         for event in had:
             await self.service.append_event(session, event)
         return session
+
+    def called(self, session_id: str, user_id: str = USER) -> dict[str, str]:
+        """Return how a session is called."""
+        return {"app_name": self.app_name, "user_id": user_id, "session_id": session_id}
 
     async def turn(self, name: str) -> None:
         """Say something in a session and wait for the answer."""
@@ -258,11 +267,6 @@ class Worker:
             )
         ]
         assert events[-1].content.parts[0].text == ANSWER, events[-1]
-
-
-def called(session_id: str, user_id: str = USER) -> dict[str, str]:
-    """Return how a session is called."""
-    return {"app_name": APP, "user_id": user_id, "session_id": session_id}
 
 
 def turn_plugins() -> list[Any]:
@@ -288,8 +292,15 @@ async def run(backend: str, uri: str, kind: dict[str, Any], say: Callable[[Any],
             say({"refused": str(error)})  # a version of the project that has no such option
             return
         rival, plugins = (service, None), turn_plugins()
-    recent = kind.get("recent")
-    worker = Worker(backend, uri, rival, own=not name, recent=recent, plugins=plugins)
+    worker = Worker(
+        backend,
+        uri,
+        rival,
+        own=not name,
+        recent=kind.get("recent"),
+        plugins=plugins,
+        app_name=ENCRYPTED_APP if kind.get("encrypted") else APP,
+    )
     worker.profiler = cProfile.Profile() if kind.get("profile") else None
     say({"opened": True})
     try:

@@ -3,7 +3,10 @@
 import asyncio
 import os
 import sqlite3
+import subprocess
+import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from multiprocessing import get_context
@@ -17,6 +20,7 @@ from google.adk.sessions.base_session_service import GetSessionConfig
 
 from {{ cookiecutter.__package }}.sessions import create_session_service
 from {{ cookiecutter.__package }}.sessions.config import SCHEME
+from {{ cookiecutter.__package }}.sessions.environment import PROJECT
 from {{ cookiecutter.__package }}.sessions.errors import StoreUnavailable
 from {{ cookiecutter.__package }}.sessions.service import PersistentSessionService
 from {{ cookiecutter.__package }}.sessions.sqlite.store import PURGE_GRACE, SQLiteStore
@@ -254,3 +258,33 @@ async def test_fast_clock_purges_no_live_session(file: Path) -> None:
         finally:
             platform_time.reset_time_provider()
         assert await exists(service)
+
+
+def test_concurrent_first_use_creates_one_schema(file: Path) -> None:
+    program = (
+        "import asyncio, sys\n"
+        "from {{ cookiecutter.__package }}.sessions import create_session_service\n"
+        "from tests.sessions.support import create, event\n"
+        "async def main(uri, name):\n"
+        "    async with create_session_service(uri) as service:\n"
+        "        session = await create(service, name)\n"
+        "        for number in range(50):\n"
+        "            await service.append_event(session, event(app__last=number))\n"
+        "asyncio.run(main(*sys.argv[1:]))\n"
+    )
+    commands = [[sys.executable, "-c", program, uri_of(file), str(n)] for n in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        results = list(
+            pool.map(
+                lambda command: subprocess.run(
+                    command, cwd=PROJECT, capture_output=True, text=True, check=False
+                ),
+                commands,
+            )
+        )
+    assert [result.stderr for result in results if result.returncode] == []
+    with closing(sqlite3.connect(file)) as database:
+        revisions = database.execute("SELECT revision FROM sessions").fetchall()
+        events = database.execute("SELECT count(*) FROM events").fetchone()
+    assert revisions == [(50,)] * 3
+    assert events == (150,)

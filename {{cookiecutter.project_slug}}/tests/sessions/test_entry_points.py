@@ -34,7 +34,6 @@ FIRST = [*PYTHON, "serve", str(AGENTS)]
 SERVERS = {
     "python -m … web": [*PYTHON, "web", str(AGENTS)],
     "adk web .": [*ADK, "web", "."],
-    "adk web <package>": [*ADK, "web", APP_NAME],
     "adk api_server .": [*ADK, "api_server", "."],
 }
 
@@ -61,8 +60,6 @@ def programs(corner: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             for number, (name, arguments) in enumerate(SERVERS.items())
         }
         started["run"] = Program(run, corner, folder / "run")
-        nobody = [*ADK, "run", APP_NAME, "Hi"]
-        started["nobody"] = Program(nobody, "nobody://h", folder / "nobody")
         for program in started.values():
             stack.enter_context(program)
         yield started
@@ -120,13 +117,6 @@ def test_run_stores_the_conversation(programs: dict[str, Program], corner: str) 
             return texts(session)
 
     assert asyncio.run(stored())[-1] == '{"before": "Ada"}'
-
-
-def test_adk_refuses_an_unknown_scheme_in_one_sentence(programs: dict[str, Program]) -> None:
-    assert programs["nobody"].wait() == 1
-    *_, last = programs["nobody"].printed().splitlines()
-    assert last.startswith("Error: The session URI has an unknown scheme 'nobody'")
-    assert "Traceback" not in programs["nobody"].printed()
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,6 @@
 import gc
 import os
 import sqlite3
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -199,35 +196,6 @@ class TestDurability:
 
 
 class TestSeveralProcesses:
-    def test_concurrent_first_use_creates_one_schema(self, file: Path) -> None:
-        program = (
-            "import asyncio, sys\n"
-            "from {{ cookiecutter.__package }}.sessions import create_session_service\n"
-            "from tests.sessions.support import create, event\n"
-            "async def main(uri, name):\n"
-            "    async with create_session_service(uri) as service:\n"
-            "        session = await create(service, name)\n"
-            "        for number in range(50):\n"
-            "            await service.append_event(session, event(app__last=number))\n"
-            "asyncio.run(main(*sys.argv[1:]))\n"
-        )
-        commands = [[sys.executable, "-c", program, uri_of(file), str(n)] for n in range(3)]
-        with ThreadPoolExecutor(3) as pool:
-            results = list(
-                pool.map(
-                    lambda command: subprocess.run(
-                        command, cwd=PROJECT, capture_output=True, text=True, check=False
-                    ),
-                    commands,
-                )
-            )
-        assert [result.stderr for result in results if result.returncode] == []
-        with closing(sqlite3.connect(file)) as database:
-            revisions = database.execute("SELECT revision FROM sessions").fetchall()
-            events = database.execute("SELECT count(*) FROM events").fetchone()
-        assert revisions == [(50,)] * 3
-        assert events == (150,)
-
     async def test_locked_database_is_reported_after_busy_timeout(self, file: Path) -> None:
         async with create_session_service(f"{uri_of(file)}?busy_timeout=0.1") as service:
             session = await create(service)

@@ -150,7 +150,7 @@ def test_no_slug_shadows_an_installed_package(project: Project) -> None:
 
 
 def canonical(name: str) -> str:
-    """Return a name as package indexes normalize it."""
+    """Return a name as package indexes normalise it."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 

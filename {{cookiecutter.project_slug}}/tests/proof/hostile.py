@@ -91,7 +91,7 @@ LOOKALIKES = [
     "é",
     "e\u0301",
 ]
-"""Names that are equal after case folding, normalization or trimming."""
+"""Names that are equal after case folding, normalisation or trimming."""
 
 LONG = ["a" * length for length in (63, 64, 127, 128, 255, 256, 511, 512, 1_023, 1_024, 1_500)]
 """Names that are equal after truncation."""

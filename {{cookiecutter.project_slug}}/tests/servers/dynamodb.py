@@ -1,7 +1,7 @@
 """Moto from PyPI: an emulator of DynamoDB in its own process, with its data in memory.
 
 It supports conditions and transactions. It never refuses a transaction because of another one, never
-throttles, and ignores the tokens by which DynamoDB recognizes a repeated call.
+throttles, and ignores the tokens by which DynamoDB recognises a repeated call.
 """
 
 import sys

@@ -1,7 +1,7 @@
 """Calls to DynamoDB through the SDK (aiobotocore).
 
 The SDK retries a call that was throttled or got no reply, with the same `ClientRequestToken`, by which DynamoDB
-recognizes a completed transaction. The SDK retries neither conflicts with other transactions nor unprocessed items
+recognises a completed transaction. The SDK retries neither conflicts with other transactions nor unprocessed items
 of a batch. That is done here, because all writers of the same `app:` or `user:` state must succeed.
 """
 

@@ -14,7 +14,7 @@ import sys
 from rich.console import Console
 
 from . import operations, turns
-from .projects import BACKENDS, SLOW, bake, install
+from .projects import BACKENDS, LONGEST, bake, install
 from .report import operation_goals, page, publish, turn_goals
 from .rounds import progress
 
@@ -32,12 +32,11 @@ def main() -> None:
         project = bake(backend)
         install(backend, project)
         forms = turns.QUICK if quick else turns.FULL, operations.QUICK if quick else operations.FULL
-        of_turns, of_operations = (form.short() if backend in SLOW else form for form in forms)
+        if longest := LONGEST.get(backend):
+            forms = forms[0].short(longest), forms[1].short(longest)
         with progress(console) as told:
-            whole = asyncio.run(turns.measure_turns(backend, [project], of_turns, told))
-            single = asyncio.run(
-                operations.measure_operations(backend, project, of_operations, told)
-            )
+            whole = asyncio.run(turns.measure_turns(backend, [project], forms[0], told))
+            single = asyncio.run(operations.measure_operations(backend, project, forms[1], told))
         Console().print(page(whole, single), highlight=False, markup=False, soft_wrap=True)
         goals = [*turn_goals(whole), *operation_goals(single)]
         broken += [f"{backend}: {goal.what}: {goal}" for goal in goals if goal.value > goal.limit]

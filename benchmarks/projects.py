@@ -22,6 +22,8 @@ BACKENDS: list[str] = list(json.loads((ROOT / "cookiecutter.json").read_text("ut
 SLOW = {"mongodb": "timeoutMS=60000", "dynamodb": "timeout=60", "gcs": "timeout=60"}
 """What stands in for these in the tests takes many milliseconds: shorter sessions, fewer rounds, and these
 options of session URIs, because much is stored at once before anything is measured."""
+LONGEST = {"mongodb": 1_000, "dynamodb": 100, "gcs": 1_000}
+"""Events of the longest sessions on these. The emulator of DynamoDB copies its tables in each transaction."""
 
 
 @dataclass

@@ -42,9 +42,9 @@ class Form:
     at_least: int
     """Calls of a cell, whatever they take."""
 
-    def short(self) -> Form:
+    def short(self, longest: int) -> Form:
         """Return less, for a server that takes many milliseconds for a call."""
-        lengths = tuple(length for length in self.lengths if length <= 1_000)
+        lengths = tuple(length for length in self.lengths if length <= longest)
         return replace(self, lengths=lengths, rounds=max(3, self.rounds // 4))
 
 

@@ -18,8 +18,10 @@ from google.adk.events.event_actions import EventActions
 from {{ cookiecutter.__package }}.sessions import create_session_service
 from {{ cookiecutter.__package }}.sessions.commands.transfer import (
     Found,
-    from_adk,
+    Shared,
+    content_from_adk,
     parse,
+    shared_from_adk,
     shared_line,
     to_line,
 )
@@ -71,9 +73,12 @@ async def read_by_all(uri: str, http: httpx.AsyncClient, expected: set[str]) -> 
         session = await fresh.get_session(app_name=APP, user_id=USER, session_id=SESSION)
         assert session is not None
         assert session.state.keys() == expected
-        of_others, content = from_adk(session)
-        key = SessionKey(APP, USER, SESSION)
-        for line in (to_line(key, content), *map(shared_line, of_others)):
+        of_others, content = shared_from_adk(session), content_from_adk(session)
+        lines = [to_line(SessionKey(APP, USER, SESSION), content)]
+        for each in of_others:
+            assert isinstance(each, Shared)
+            lines.append(shared_line(each))
+        for line in lines:
             (record,) = parse(json.loads(json.dumps(json.loads(line), allow_nan=False)))
             assert record in of_others or (
                 isinstance(record, Found) and await record.read() == content

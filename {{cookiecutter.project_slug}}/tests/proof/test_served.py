@@ -1,7 +1,8 @@
-"""What a platform expects of `serve`: its settings from the environment, and a quick answer of `/ready`."""
+"""`serve`: settings of the platform, a quick answer of `/ready`, and what clients are told."""
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -9,9 +10,13 @@ from google.adk.cli import main as adk
 
 from {{ cookiecutter.__package }}.sessions import server
 from {{ cookiecutter.__package }}.sessions.factory import opened_for_adk
-from {{ cookiecutter.__package }}.sessions.store import SessionStore
+from {{ cookiecutter.__package }}.sessions.service import PersistentSessionService
 
-from ..sessions.test_server import client
+from ..sessions.programs import message
+from ..sessions.support import until
+from ..sessions.test_server import SESSIONS, client, start_turn
+
+Served = tuple[httpx.AsyncClient, PersistentSessionService]
 
 
 def test_platform_sets_host_port_and_workers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,25 +33,48 @@ def test_platform_sets_host_port_and_workers(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.fixture
-async def served(uri: str) -> AsyncIterator[tuple[httpx.AsyncClient, SessionStore]]:
-    """A client of a server, and the store that the server asks."""
+async def served(uri: str) -> AsyncIterator[Served]:
+    """A client of a server, and the service of the server."""
     known = set(opened_for_adk)
     async with client(uri) as http:
         [service] = set(opened_for_adk) - known
-        yield http, service.store.innermost
+        yield http, service
+
+
+async def test_message_that_waits_for_a_deleted_session_returns_404(
+    served: Served, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    http, service = served
+    await http.post(SESSIONS, json={"session_id": "s"})
+    first = await start_turn(http, "s", tmp_path / "held")
+    second = asyncio.create_task(http.post("/run", json=message("s", "next")))
+    [queue] = service.turns._queues.values()
+    await until(lambda: len(queue) == 2)
+    assert (await http.delete(f"{SESSIONS}/s")).status_code == 200
+    (tmp_path / "held").unlink()
+    for request in (first, second):
+        response = await request
+        assert response.status_code == 404
+        assert response.json()["detail"].startswith("Session not found")
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+async def test_invalid_ttl_returns_422_with_its_text(served: Served) -> None:
+    http, _ = served
+    response = await http.post(SESSIONS, json={"options": {"ttl": "soon"}})
+    assert response.status_code == 422
+    assert response.json()["detail"].startswith("ttl 'soon' is not a time to live")
 
 
 async def test_store_that_does_not_answer_is_not_ready_within_the_limit(
-    served: tuple[httpx.AsyncClient, SessionStore],
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    http, store = served
+    http, service = served
 
     async def hang() -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(store, "ping", hang)
+    monkeypatch.setattr(service.store.innermost, "ping", hang)
     monkeypatch.setattr(server, "READY_TIMEOUT", 0.1)
     response = await http.get("/ready")
     assert response.status_code == 503
@@ -55,10 +83,9 @@ async def test_store_that_does_not_answer_is_not_ready_within_the_limit(
     assert (await http.get("/health")).status_code == 200, "the process itself is alive"
 
 
-async def test_probes_share_an_answer(
-    served: tuple[httpx.AsyncClient, SessionStore], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    http, store = served
+async def test_probes_share_an_answer(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    http, service = served
+    store = service.store.innermost
     ping, asked = store.ping, []
 
     async def counted() -> None:

@@ -46,10 +46,10 @@ def uri_of(file: Path) -> str:
 
 class TestReading:
     @pytest.mark.usefixtures("clear_text")
-    async def test_read_takes_two_statements(
+    async def test_read_takes_two_statements_in_one_transaction(
         self, file: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """One reads the session and its state, one its events. A transaction would add two."""
+        """One reads the session and its state, one its events."""
         async with create_session_service(f"{uri_of(file)}?cache_mb=0") as service:
             session = await create(service)
             for text in ("first", "second", "third"):
@@ -64,7 +64,7 @@ class TestReading:
                 return connection
 
             monkeypatch.setattr(store._database, "_connect", traced)
-            for count, statements in ((None, 2), (2, 2), (0, 1)):
+            for count, statements in ((None, 4), (2, 4), (0, 3)):
                 config = GetSessionConfig(num_recent_events=count)
                 said.clear()
                 await get(service, config=config)
@@ -288,3 +288,14 @@ def test_concurrent_first_use_creates_one_schema(file: Path) -> None:
         events = database.execute("SELECT count(*) FROM events").fetchone()
     assert revisions == [(50,)] * 3
     assert events == (150,)
+
+
+async def test_erasure_that_leaves_data_in_the_log_is_reported(file: Path) -> None:
+    async with create_session_service(f"{uri_of(file)}?busy_timeout=0.1") as service:
+        await create(service)
+        with closing(sqlite3.connect(file, isolation_level=None)) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM sessions").fetchone()
+            with pytest.raises(StoreUnavailable, match="another process"):
+                await service.erase(app_name=APP, user_id=USER)
+        assert await service.erase(app_name=APP, user_id=USER) == 0

@@ -1,7 +1,9 @@
 """Copies from ADK's services, and what erasing leaves."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +124,44 @@ def test_copy_leaves_a_session_that_went_on_as_it_is(run: Run, uri: str, tmp_pat
     result = run(source, "--verify")
     assert result.stderr.endswith("Copied 0 sessions, skipped 1 that were there already.\n")
     assert asyncio.run(read()) == before
+
+
+def test_copy_names_what_cannot_be_read_and_takes_the_rest(
+    run: Run, uri: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "adk.db"
+    deep: list[Any] = []
+    for _ in range(60):
+        deep = [deep]
+
+    async def write() -> None:
+        service = SqliteSessionService(str(path))
+        for user in ("damaged", "deep", "sound"):
+            state = {"own": user, "user:name": user}
+            await service.create_session(
+                app_name=APP_NAME, user_id=user, session_id="s", state=state
+            )
+        await service.create_session(
+            app_name=APP_NAME, user_id="deep", session_id="t", state={"user:deep": deep}
+        )
+
+    async def read() -> dict[str, Any]:
+        async with create_session_service(uri) as service:
+            found = (await service.list_sessions(app_name=APP_NAME)).sessions
+            return {f"{each.user_id} {each.id}": each.state for each in found}
+
+    asyncio.run(write())
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("UPDATE user_states SET state = '{' WHERE user_id = 'damaged'")
+    result = run(f"sqlite:///{path}")
+    assert result.exit_code == 1
+    assert f"Error: list of sessions of user 'damaged' in app '{APP_NAME}'" in result.stderr
+    assert f"Error: state of user 'deep' in app '{APP_NAME}': State key 'deep'" in result.stderr
+    assert asyncio.run(read()) == {
+        "sound s": {"own": "sound", "user:name": "sound"},
+        "deep s": {"own": "deep", "user:name": "deep"},
+        "deep t": {"user:name": "deep"},
+    }
 
 
 def test_exported_and_imported_again_nothing_but_the_damaged_is_lost(uri: str) -> None:

@@ -271,7 +271,7 @@ def test_import_never_overwrites_another_session(run: Run) -> None:
     result = run("import", "-", input=exported)
     assert result.exit_code == 1
     assert "session 'talk' of user 'ada'" in result.stderr
-    assert "the target has another session with this id" in result.stderr
+    assert "the target's session with this id has other events" in result.stderr
     assert run("show", "talk", "--json").stdout == before
 
 

@@ -10,7 +10,7 @@ from google.adk.errors.session_not_found_error import SessionNotFoundError
 from google.adk.platform import time as platform_time
 
 from {{ cookiecutter.__package }}.sessions import create_session_service
-from {{ cookiecutter.__package }}.sessions.errors import ConfigurationError
+from {{ cookiecutter.__package }}.sessions.errors import RefusedValue
 from {{ cookiecutter.__package }}.sessions.service import PersistentSessionService
 from {{ cookiecutter.__package }}.sessions.session import PersistentSession
 
@@ -143,7 +143,7 @@ async def test_session_reports_its_expiry(hourly: PersistentSessionService, cloc
 async def test_invalid_ttl_creates_no_session(
     hourly: PersistentSessionService, ttl: object
 ) -> None:
-    with pytest.raises(ConfigurationError, match="ttl"):
+    with pytest.raises(RefusedValue, match="ttl"):
         await hourly.create_session(
             app_name=APP,
             user_id=USER,

@@ -10,7 +10,8 @@ from functools import partial
 from typing import Any
 
 import pytest
-from google.adk.agents import LlmAgent
+from google.adk.agents import BaseAgent, LlmAgent, ParallelAgent, SequentialAgent
+from google.adk.agents.invocation_context import InvocationContext
 from google.adk.apps import App
 from google.adk.errors import StaleSessionError
 from google.adk.events.event import Event
@@ -51,6 +52,21 @@ class Gate(BaseLlm):
         yield LlmResponse(content=types.Content(role="model", parts=[answer]))
 
 
+class Waiting(BaseAgent):
+    """An agent that waits until it is cancelled."""
+
+    async def _run_async_impl(self, ctx: InvocationContext) -> AsyncGenerator[Event, None]:
+        await asyncio.Event().wait()
+        yield Event(author=self.name)
+
+
+class Escalating(BaseAgent):
+    """An agent that ends the agents beside it."""
+
+    async def _run_async_impl(self, ctx: InvocationContext) -> AsyncGenerator[Event, None]:
+        yield Event(author=self.name, actions=EventActions(escalate=True))
+
+
 entered = asyncio.Event()
 opened = asyncio.Event()
 
@@ -83,6 +99,13 @@ async def other(uri: str) -> AsyncIterator[PersistentSessionService]:
     """A second service on the same database, like that of another process."""
     async with create_session_service(uri) as service:
         yield service
+
+
+def summary() -> Event:
+    """Return what ADK appends when it compacts a session."""
+    content = types.Content(role="model", parts=[types.Part(text="summary")])
+    compaction = EventCompaction(start_timestamp=0, end_timestamp=1, compacted_content=content)
+    return Event(author="user", actions=EventActions(compaction=compaction))
 
 
 def assert_whole_turns(stored: list[str | None]) -> None:
@@ -174,6 +197,48 @@ async def leave(one: Runner, *, closing: bool) -> None:
         break
 
 
+async def test_run_may_be_driven_by_several_tasks(service: PersistentSessionService) -> None:
+    """Python 3.11's `asyncio.wait_for` is one of those that wait for each event in a task of its own."""
+    one = runner(service)
+    message = types.Content(role="user", parts=[types.Part(text="message 0")])
+    run = one.run_async(user_id=USER, session_id=SESSION, new_message=message)
+
+    async def step() -> None:
+        await anext(run)
+
+    await asyncio.create_task(step())
+    [queue] = service.turns._queues.values()
+    second = asyncio.create_task(say(one, "message 1"), context=Context())
+    await until(lambda: len(queue) == 2)
+    async for _ in run:
+        pass
+    assert await second == "3: message 1"
+
+
+async def test_agent_that_is_cancelled_by_another_does_not_end_the_turn(
+    service: PersistentSessionService,
+) -> None:
+    both = ParallelAgent(name="both", sub_agents=[Waiting(name="waits"), Escalating(name="goes")])
+    root = SequentialAgent(name="root", sub_agents=[both, LlmAgent(name="last", model=Gate())])
+    app = App(name=APP, root_agent=root, plugins=[OneTurnAtATime()])
+    one = Runner(app=app, session_service=service, auto_create_session=True)
+    first = asyncio.create_task(say(one, "hold"))
+    await entered.wait()
+    [queue] = service.turns._queues.values()
+    assert [turn.ended for turn in queue] == [False]
+    opened.set()
+    assert (await first).endswith(": hold")
+
+
+async def test_agent_may_run_within_the_turn_of_a_block(service: PersistentSessionService) -> None:
+    session = await create(service)
+    assert isinstance(session, PersistentSession)
+    async with service.turn(session):
+        assert await say(runner(service), "hello") == "1: hello"
+        assert session.turn
+    assert session.turn is None
+
+
 async def test_message_is_refused_after_turn_wait(uri: str) -> None:
     async with create_session_service(with_options(uri, "turn_wait=0.2")) as service:
         one = runner(service)
@@ -251,15 +316,21 @@ async def test_summary_is_stored_during_the_next_turn(
     entered.clear()
     task = asyncio.create_task(say(one, "hold"))
     await entered.wait()
-    content = types.Content(role="model", parts=[types.Part(text="summary")])
-    compaction = EventCompaction(start_timestamp=0, end_timestamp=1, compacted_content=content)
-    summary = Event(author="user", actions=EventActions(compaction=compaction))
-    append = asyncio.create_task(service.append_event(session, summary))
+    stored = summary()
+    append = asyncio.create_task(service.append_event(session, stored))
     await asyncio.sleep(0)
     opened.set()
     assert await task == "3: hold"
     await append
-    assert [said.id for said in (await get(service)).events][-1] == summary.id
+    assert [said.id for said in (await get(service)).events][-1] == stored.id
+
+
+async def test_summary_of_a_deleted_session_is_stale(service: PersistentSessionService) -> None:
+    """ADK goes on without a stale summary. Another error would fail a message that is answered."""
+    session = await create(service)
+    await service.delete_session(app_name=APP, user_id=USER, session_id=SESSION)
+    with pytest.raises(StaleSessionError, match="A summary is not stored"):
+        await service.append_event(session, summary())
 
 
 async def test_tool_may_run_the_agent_in_its_own_session(

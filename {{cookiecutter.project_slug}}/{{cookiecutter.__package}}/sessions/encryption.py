@@ -154,7 +154,7 @@ class EncryptedStore(StoreWrapper):
         """Before the first write, read the check record, and write it anew with the first key.
 
         Raises:
-            ConfigurationError: this process has not the keys of the store.
+            ConfigurationError: this process does not have the store's keys.
         """
         if self._checked:
             return

@@ -29,7 +29,7 @@ class EventLog:
     def __init__(self, incarnation: str) -> None:
         self.incarnation = incarnation
         self.events: list[Event] = []
-        self.size = 0
+        self.size = EVENT_OVERHEAD
         """Estimated bytes in memory."""
         self._lock = Lock()
 

@@ -25,7 +25,8 @@ KEY_BYTES = 32
 RESERVED = "\x1fkeys\x1f"
 """The name of the app whose state has the check record. The service refuses sessions with such names."""
 CHECK = "check"
-"""The key of a value that is encrypted like the newest records. A process with wrong keys cannot read it."""
+"""The state key of the check record, which is encrypted like the newest records. A process with wrong keys cannot
+read it."""
 
 
 CLEAR_TEXT = "clear text"
@@ -110,7 +111,7 @@ async def check_keys(store: SessionStore) -> None:
     """Read the check record, if there is one.
 
     Raises:
-        ConfigurationError: this process has not the keys of the store.
+        ConfigurationError: this process does not have the store's keys.
     """
     refuse_wrong_keys(store.location, (await store.user_state(RESERVED, "")).get(CHECK, b""))
 

@@ -19,8 +19,8 @@ class OneTurnAtATime(BasePlugin):
     """Makes a message wait until earlier messages of the same session are answered.
 
     The turn begins before the message is appended, and the session is brought up to date. It ends after the
-    answer or an error. A cancelled run calls no plugin: its turn ends with the task of the caller or of the
-    agent, or when the session object is garbage.
+    answer or an error. A run that is cancelled without ADK's abort signal calls no plugin: its turn ends with the
+    cancelled task of the caller or of the agent, or when the session object is garbage.
 
     A live session (`run_live`) takes no turn, because it may last for hours. With ADK's own session services,
     the plugin does nothing.

@@ -24,6 +24,7 @@ from fastapi.exception_handlers import http_exception_handler
 from fastapi.responses import JSONResponse
 from google.adk.cli.fast_api import get_fast_api_app
 from google.adk.errors import StaleSessionError
+from google.adk.errors.session_not_found_error import SessionNotFoundError
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -95,7 +96,8 @@ def serve(*, host: str, port: int, workers: int, shutdown_timeout: int, **option
     for name in ("trigger_sources", "trigger_oidc_service_accounts"):
         if texts := options.get(name):
             options[name] = [text.strip() for text in texts.split(",")]
-    os.environ[_WORKER_OPTIONS] = json.dumps(options)
+    if workers > 1:
+        os.environ[_WORKER_OPTIONS] = json.dumps(options)
     uvicorn.run(
         create_app(options) if workers == 1 else f"{__name__}:{create_worker_app.__name__}",
         factory=workers > 1,
@@ -278,6 +280,9 @@ async def answer_error(request: Request, error: Exception) -> Response:
     if isinstance(found, StaleSessionError):
         detail = "The conversation went on elsewhere: reload it and send the message again."
         return JSONResponse({"detail": detail}, 409)
+    if isinstance(found, SessionNotFoundError):
+        detail = "Session not found: it was deleted, or it has expired."
+        return JSONResponse({"detail": detail}, 404)
     if isinstance(found, RefusedValue):
         return JSONResponse({"detail": str(found)}, 422)
     if isinstance(found, TurnTimeout):
@@ -291,7 +296,7 @@ async def answer_error(request: Request, error: Exception) -> Response:
 def find_error(error: BaseException | None) -> Exception | None:
     """Return the error of the store that an error is, or was raised from: ADK wraps some."""
     while error is not None:
-        if isinstance(error, (StaleSessionError, SessionStoreError)):
+        if isinstance(error, (StaleSessionError, SessionNotFoundError, SessionStoreError)):
             return error
         error = error.__cause__
     return None

@@ -29,7 +29,7 @@ from google.adk.sessions.session import Session
 from google.adk.sessions.state import State
 
 from .codec import decode_events, decode_state, encode_event, encode_state
-from .errors import CorruptSession, RefusedValue
+from .errors import ConfigurationError, CorruptSession, RefusedValue, TurnTimeout
 from .event_cache import EventCache, EventLog, copies
 from .in_doubt import InDoubtAppends
 from .keys import RESERVED, check_keys
@@ -98,12 +98,14 @@ class PersistentSessionService(BaseSessionService):
 
         Raises:
             AlreadyExistsError: the user has a live session of this id. No state was changed.
-            RefusedValue: an id or a state value cannot be stored.
-            ConfigurationError: the ttl is not one.
+            RefusedValue: an id or a state value cannot be stored, or the ttl is not one.
         """
         session_id = (session_id or "").strip() or platform_uuid.new_uuid()
         key = _key(app_name, user_id, session_id)
-        seconds = self.ttl if ttl is None else parse_ttl(ttl)
+        try:
+            seconds = self.ttl if ttl is None else parse_ttl(ttl)
+        except ConfigurationError as error:
+            raise RefusedValue(str(error)) from None
         was_missing = _missing.get() == key
         _missing.set(None)
         try:
@@ -224,8 +226,8 @@ class PersistentSessionService(BaseSessionService):
     async def delete_session(self, *, app_name: str, user_id: str, session_id: str) -> None:
         """Delete a session and its events. State of its user and app stays."""
         key = _key(app_name, user_id, session_id.strip() if session_id else session_id)
-        self._cache.drop(key)
         await self.store.delete(key)
+        self._cache.drop(key)
 
     async def get_user_state(self, *, app_name: str, user_id: str) -> dict[str, Any]:
         """Return the state that all sessions of a user share, its keys without `user:`."""
@@ -239,10 +241,11 @@ class PersistentSessionService(BaseSessionService):
         they read the session again, or need the memory.
         """
         _key(app_name, user_id or "", "")
-        self._cache.drop_user(app_name, user_id or "")
         if user_id is not None:
             await self.store.erase(LEASES + app_name, user_id)
-        return await self.store.erase(app_name, user_id)
+        erased = await self.store.erase(app_name, user_id)
+        self._cache.drop_user(app_name, user_id or "")
+        return erased
 
     async def append_event(self, session: Session, event: Event) -> Event:
         """Store an event with its state changes, then bring the caller's session up to date.
@@ -261,10 +264,14 @@ class PersistentSessionService(BaseSessionService):
         if not (isinstance(session, PersistentSession) and session.attached):
             return await self._append_to_foreign(session, event)
         if event.actions.compaction and not session.turn:
-            # ADK appends a summary after the turn, when the next one may have begun.
-            async with self.turn(session):
-                await self.refresh(session)
-                return await self._append(session, event, target=session)
+            # ADK appends a summary after the turn, when the next one may have begun. It goes without the
+            # summary if that is stale. Any other error would fail a message that is answered already.
+            try:
+                async with self.turn(session):
+                    await self.refresh(session)
+                    return await self._append(session, event, target=session)
+            except (TurnTimeout, SessionNotFoundError) as error:
+                raise StaleSessionError(f"A summary is not stored: {error}") from error
         async with session.cursor.lock:
             return await self._append(session, event, target=session)
 
@@ -364,7 +371,7 @@ class PersistentSessionService(BaseSessionService):
             )
         return await self._append(current, event, target=session)
 
-    async def begin_turn(self, session: PersistentSession) -> Turn | None:
+    async def begin_turn(self, session: PersistentSession, *, block: bool = False) -> Turn | None:
         """Wait for the turns before this one, then bring the session up to date.
 
         Returns the turn, or None if the session has one already or turns are off.
@@ -374,7 +381,7 @@ class PersistentSessionService(BaseSessionService):
         """
         if session.turn:
             return None
-        turn, waited = await self.turns.begin(_key_of(session))
+        turn, waited = await self.turns.begin(_key_of(session), block=block)
         session.turn = turn
         try:
             if waited:
@@ -392,7 +399,7 @@ class PersistentSessionService(BaseSessionService):
     @asynccontextmanager
     async def turn(self, session: PersistentSession) -> AsyncIterator[None]:
         """Hold a turn on a session for the length of a block, for code that appends without a Runner."""
-        await self.begin_turn(session)
+        await self.begin_turn(session, block=True)
         try:
             yield
         finally:

@@ -1,8 +1,8 @@
 """One turn at a time for each session, in order of arrival.
 
-Within a process, the turns of a session wait in a queue. Between processes, the turn at the head of the queue
-holds a lease in the store, under the ids of the session and a reserved app name. It is released at the end of
-the turn. If a process is killed, its lease expires. A long turn extends its lease.
+In a process, the turns of a session wait in a queue. The first in the queue also holds a lease in the store, so
+that other processes wait. The lease has the ids of the session under a reserved app name. It is released at the
+end of the turn. If a process is killed, its lease expires. A long turn extends its lease.
 
 Processes that wait for a lease try again at random intervals, and the first to try gets it. The lease only
 avoids refusals. A process that was paused for longer than its lease takes it again before its next append, unless
@@ -41,11 +41,14 @@ Mode = Literal["on", "process", "off"]
 class Turn:
     """A turn on a session. Until it ends, no other turn on the session begins."""
 
-    def __init__(self, queue: "TurnQueue", key: SessionKey) -> None:
+    def __init__(
+        self, queue: "TurnQueue", key: SessionKey, task: "asyncio.Task[Any] | None"
+    ) -> None:
         self.queue = queue
         self.key = key
         self.loop = asyncio.get_running_loop()
-        self.task = asyncio.current_task()
+        self.task = task
+        """The task that began the turn, unless the turn is that of a block, which ends it."""
         self.admitted: asyncio.Future[None] = self.loop.create_future()
         """Done once the turn is at the head of the queue."""
         self.ended = False
@@ -59,7 +62,7 @@ class Turn:
         """The end of the lease on the monotonic clock."""
         self.renewal: asyncio.TimerHandle | None = None
         self.watched = False
-        """Whether the task that runs the agent is watched."""
+        """Whether the task that runs the root agent is known."""
 
     @property
     def lost(self) -> bool:
@@ -70,25 +73,23 @@ class Turn:
         """Return the same turn: copies of a session share it."""
         return self
 
-    def abandon(self, _: object) -> None:
-        """End the turn if its task ends before it."""
-        self.queue.abandon(self)
+    def task_done(self, task: "asyncio.Task[Any]") -> None:
+        """End the turn if the task was cancelled. One that is done may have driven only a part of the run."""
+        if task.cancelled():
+            self.queue.abandon(self)
 
 
 def watch_agent() -> None:
-    """End the current turn if the running task, which runs the agent, is cancelled.
+    """End the current turn if the running task, which runs the root agent, is cancelled.
 
-    If a run is cancelled, the Runner cancels that task and calls no plugin.
+    If a run is cancelled, the Runner cancels that task and calls no plugin. The tasks of agents below the root
+    are not watched: a parallel agent cancels them, and goes on.
     """
     turn, task = _current.get(), asyncio.current_task()
-    if turn and task and task is not turn.task and not turn.watched:
+    if turn and turn.task and task and not turn.watched:
         turn.watched = True
-
-        def end_if_cancelled(task: asyncio.Task[object]) -> None:
-            if task.cancelled():
-                turn.queue.abandon(turn)
-
-        task.add_done_callback(end_if_cancelled)
+        if task is not turn.task:
+            task.add_done_callback(turn.task_done)
 
 
 _current: ContextVar[Turn | None] = ContextVar("turn", default=None)
@@ -117,11 +118,11 @@ class TurnQueue:
         self._lock = Lock()
         self._process = os.getpid()
 
-    async def begin(self, key: SessionKey) -> tuple[Turn | None, bool]:
+    async def begin(self, key: SessionKey, *, block: bool = False) -> tuple[Turn | None, bool]:
         """Wait for earlier turns, and return the turn and whether it had to wait.
 
         The turn is None if turns are off, or if the code already runs within a turn on this session, such as a
-        tool that calls the agent.
+        tool that calls the agent. The turn of a `block` ends only when it is told to.
 
         Raises:
             TurnTimeout: earlier turns took longer than `wait`.
@@ -134,9 +135,10 @@ class TurnQueue:
         if outer and outer.queue is self and outer.key == key and not outer.ended:
             if outer.task is not asyncio.current_task():
                 return None, False
-            await self.end(outer)  # it was cancelled, and its task begins the next turn
+            await self.end(outer)  # its run was cancelled, and its task begins the next turn
         started = time.monotonic()
-        turn, deadline = Turn(self, key), started + self.wait
+        turn = Turn(self, key, None if block else asyncio.current_task())
+        deadline = started + self.wait
         waited = await self._queue_up(turn, deadline)
         try:
             if self.mode == "on":
@@ -146,7 +148,7 @@ class TurnQueue:
             raise
         turn_waits.record(time.monotonic() - started)
         if turn.task:
-            turn.task.add_done_callback(turn.abandon)
+            turn.task.add_done_callback(turn.task_done)
         _current.set(turn)
         return turn, waited
 
@@ -166,7 +168,7 @@ class TurnQueue:
             return
         turn.ended = True
         if turn.task:  # it may last longer than many turns
-            turn.task.remove_done_callback(turn.abandon)
+            turn.task.remove_done_callback(turn.task_done)
         if turn.renewal:
             turn.renewal.cancel()
         try:
@@ -192,9 +194,8 @@ class TurnQueue:
         loop = asyncio.get_running_loop()
         with self._lock:
             turns = [queue[0] for queue in self._queues.values() if queue[0].loop is loop]
-        for turn in turns:
-            await self.end(turn)
-        own = [task for task in self._tasks if task.get_loop() is loop]
+        await asyncio.gather(*(self.end(turn) for turn in turns))
+        own = [task for task in self._tasks.copy() if task.get_loop() is loop]
         await asyncio.gather(*own, return_exceptions=True)
 
     async def _queue_up(self, turn: Turn, deadline: float) -> bool:
@@ -282,6 +283,8 @@ class TurnQueue:
             return
         try:
             await self._extend(turn)
+            if turn.ended and not turn.lost:  # meanwhile
+                await self.store.release(_lease_of(turn.key), holder=turn.holder)
         except SessionStoreError as error:
             logger.warning("The lease of a turn could not be renewed: %s", error)
         if not turn.ended:

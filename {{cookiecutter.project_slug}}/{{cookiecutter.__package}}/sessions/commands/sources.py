@@ -14,16 +14,26 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from click import ClickException
 from google.adk.platform import time as platform_time
 from google.adk.sessions.base_session_service import BaseSessionService
 from google.adk.sessions.session import Session
 
-from ..codec import decode_events, decode_state, encode_state
+from ..codec import decode_events, decode_state
 from ..config import AGENT_FOLDER, SCHEMES
 from ..errors import ConfigurationError, CorruptSession, StoreUnavailable
 from ..factory import build_service
 from ..store import SessionKey, SessionStore
-from .transfer import Content, Found, Record, Shared, Unreadable, from_adk
+from .transfer import (
+    Content,
+    Found,
+    Record,
+    Shared,
+    Unreadable,
+    content_from_adk,
+    shared_from_adk,
+    shared_records,
+)
 
 DAMAGED = (ValueError, TypeError, LookupError, AttributeError, EOFError, pickle.UnpicklingError)
 """What ADK's services raise for a record that they cannot read."""
@@ -133,9 +143,15 @@ class AdkSource:
             users = [*await answered(self.users(app_name))]
         seen: set[str | None] = set()
         for batch in users if self.by_user or user is not None else [None]:
-            found = await answered(self.service.list_sessions(app_name=app_name, user_id=batch))
+            listing = self.service.list_sessions(app_name=app_name, user_id=batch)
+            try:
+                found = await answered(listing)
+            except CorruptSession as error:
+                of = f"user {batch!r} in app" if batch is not None else "app"
+                yield Unreadable(f"list of sessions of {of} {app_name!r}", str(error), batch)
+                continue
             for session in found.sessions:
-                for shared in shared_of(session):
+                for shared in shared_from_adk(session):
                     if shared.user_id not in seen:
                         yield shared
                 seen |= {None, session.user_id}
@@ -144,9 +160,16 @@ class AdkSource:
                 )
         for left in users:
             if left not in seen:
-                state = await answered(self.service.get_user_state(app_name=app_name, user_id=left))
-                if state:
-                    yield Shared(app_name, left, encode_state(state))
+                call = self.service.get_user_state(app_name=app_name, user_id=left)
+                try:
+                    state = await answered(call)
+                except CorruptSession as error:
+                    yield Unreadable(
+                        f"state of user {left!r} in app {app_name!r}", str(error), left
+                    )
+                    continue
+                for shared in shared_records(app_name, left, state or {}):
+                    yield shared
 
     def _reader(self, listed: Session) -> Callable[[], Awaitable[Content | None]]:
         async def read() -> Content | None:
@@ -154,18 +177,13 @@ class AdkSource:
                 app_name=listed.app_name, user_id=listed.user_id, session_id=listed.id
             )
             session = await answered(call)
-            return from_adk(session)[1] if session else None
+            return content_from_adk(session) if session else None
 
         return read
 
 
-def shared_of(session: Session) -> list[Shared]:
-    """Return the shared state that a listed session sees."""
-    return from_adk(session.model_copy(update={"events": []}))[0]
-
-
 async def answered(call: Awaitable[Any]) -> Any:
-    """Return the answer of a service of ADK.
+    """Return the answer of a service of ADK, or None if it does not support the call.
 
     Raises:
         CorruptSession: a record cannot be read.
@@ -173,6 +191,8 @@ async def answered(call: Awaitable[Any]) -> Any:
     """
     try:
         return await call
+    except NotImplementedError:
+        return None
     except DAMAGED as error:
         raise CorruptSession(f"ADK cannot read it ({_reason(error)})") from error
     except Exception as error:  # of any driver
@@ -194,12 +214,14 @@ def open_adk(uri: str) -> AdkSource:
         if scheme.startswith("adk+"):
             return OWN_SCHEMES[scheme.partition("+")[2].partition("+")[0]](uri[4:])
         return _open_registered(uri, scheme)
+    except (ConfigurationError, ClickException):
+        raise
     except KeyError:
         known = ", ".join(f"adk+{name}://" for name in OWN_SCHEMES)
         raise ConfigurationError(
             f"Unknown scheme {scheme!r}: ADK's services are {known}."
         ) from None
-    except (ImportError, ValueError) as error:
+    except Exception as error:  # of any driver
         cause: BaseException | None = error
         while cause and not (isinstance(cause, ImportError) and cause.name):
             cause = cause.__cause__
@@ -300,12 +322,12 @@ def _open_mongodb(uri: str) -> AdkSource:
 def _open_firestore(uri: str) -> AdkSource:
     from google.adk.integrations.firestore.firestore_session_service import FirestoreSessionService
 
-    parts = urlsplit(_option(uri, "root_collection", "")[0])
+    uri, root = _option(uri, "root_collection", "")
+    parts = urlsplit(uri)
     client = import_module("google.cloud.firestore").AsyncClient(
         project=parts.netloc or None, database=parts.path.strip("/") or None
     )
-    root = _option(uri, "root_collection", "")[1] or None
-    service = FirestoreSessionService(client, root_collection=root)
+    service = FirestoreSessionService(client, root_collection=root or None)
 
     async def users(app_name: str) -> Sequence[str]:
         states = client.collection(service.user_state_collection).document(app_name)

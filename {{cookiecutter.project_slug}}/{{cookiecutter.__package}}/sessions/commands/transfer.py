@@ -90,31 +90,58 @@ def name_of(key: SessionKey) -> str:
     return f"session {key.session_id!r} of user {key.user_id!r} in app {key.app_name!r}"
 
 
-def from_adk(session: Session, *, ttl: int | None = None) -> tuple[list[Shared], Content]:
-    """Return what a Session of ADK holds: shared state, and its own.
+def shared_from_adk(session: Session) -> list[Shared | Unreadable]:
+    """Return the state that a Session of ADK shares with others, and its values that cannot be stored."""
+    app, user, _ = _by_scope(session.state)
+    return [
+        *shared_records(session.app_name, None, app),
+        *shared_records(session.app_name, session.user_id, user),
+    ]
+
+
+def shared_records(
+    app_name: str, user_id: str | None, values: Mapping[str, Any]
+) -> list[Shared | Unreadable]:
+    """Return state of a user, or of the app, and its values that cannot be stored."""
+    prefix = State.APP_PREFIX if user_id is None else State.USER_PREFIX
+    state: dict[str, bytes] = {}
+    refused: list[Shared | Unreadable] = []
+    for name, value in values.items():
+        try:
+            state |= encode_state({name: value})
+        except RefusedValue as error:
+            where = _name_of_shared(app_name, user_id)
+            refused.append(Unreadable(where, str(error), user_id, prefix + name))
+    return [*([Shared(app_name, user_id, state)] if state else []), *refused]
+
+
+def content_from_adk(session: Session) -> Content:
+    """Return what a Session of ADK holds itself. ADK has no times to live.
 
     Raises:
         RefusedValue: a value or an event cannot be stored.
     """
-    scopes: dict[str | None, dict[str, Any]] = {State.APP_PREFIX: {}, State.USER_PREFIX: {}}
-    own: dict[str, Any] = {}
-    for name, value in session.state.items():
-        prefix, separator, rest = name.partition(":")
-        scope = scopes.get(prefix + separator)
-        if scope is not None:
-            scope[rest] = value
-        elif prefix + separator != State.TEMP_PREFIX:
-            own[name] = value
-    shared = [
-        Shared(session.app_name, user_id, encode_state(scopes[prefix]))
-        for prefix, user_id in ((State.APP_PREFIX, None), (State.USER_PREFIX, session.user_id))
-        if scopes[prefix]
-    ]
     events = [
         StoredEvent(number, event.timestamp, encode(event))
         for number, event in enumerate(session.events, 1)
     ]
-    return shared, Content(session.last_update_time, ttl, encode_state(own), events)
+    own = _by_scope(session.state)[2]
+    return Content(session.last_update_time, None, encode_state(own), events)
+
+
+def _by_scope(state: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Split state into that of the app, that of the user, and the session's own."""
+    app: dict[str, Any] = {}
+    user: dict[str, Any] = {}
+    own: dict[str, Any] = {}
+    for name, value in state.items():
+        if name.startswith(State.APP_PREFIX):
+            app[name.removeprefix(State.APP_PREFIX)] = value
+        elif name.startswith(State.USER_PREFIX):
+            user[name.removeprefix(State.USER_PREFIX)] = value
+        elif not name.startswith(State.TEMP_PREFIX):
+            own[name] = value
+    return app, user, own
 
 
 def encode(event: Event) -> bytes:
@@ -177,9 +204,8 @@ def parse(data: Any) -> list[Record]:
         raise TransferError("it is not an exported session")
     if "format" not in data and "id" in data and ("appName" in data or "app_name" in data):
         session = Session.model_validate(data)
-        shared, content = from_adk(session)
         key = SessionKey(session.app_name, session.user_id, session.id)
-        return [*shared, _found(key, content)]
+        return [*shared_from_adk(session), _found(key, content_from_adk(session))]
     if data.get("format") != FORMAT:
         raise TransferError(f"it is not an exported session of format {FORMAT}")
     app_name, user_id = data["app"], data["user"]
@@ -292,7 +318,8 @@ class Target:
         if isinstance(record, Unreadable):
             self.counts.problems.append(f"{record.name}: {record.problem}")
         elif isinstance(record, Shared):
-            await self._counting_problems(_name(record), self._write_shared(record))
+            name = _name_of_shared(record.app_name, record.user_id)
+            await self._counting_problems(name, self._write_shared(record))
         else:
             await self._counting_problems(name_of(record.key), self._write_session(record))
 
@@ -356,7 +383,7 @@ class Target:
         if [each.data for each in events[common - 1 : common]] != [
             each.data for each in record.events[:1]
         ]:
-            raise TransferError("the target has another session with this id")
+            raise TransferError("the target's session with this id has other events")
         changed = {
             name: data
             for name, data in content.state.items()
@@ -386,10 +413,10 @@ class Target:
             raise TransferError("what was written is not what is there now")
 
 
-def _name(shared: Shared) -> str:
-    if shared.user_id is None:
-        return f"state of app {shared.app_name!r}"
-    return f"state of user {shared.user_id!r} in app {shared.app_name!r}"
+def _name_of_shared(app_name: str, user_id: str | None) -> str:
+    if user_id is None:
+        return f"state of app {app_name!r}"
+    return f"state of user {user_id!r} in app {app_name!r}"
 
 
 async def set_shared_state(

@@ -209,7 +209,10 @@ class Database:
 
     def _truncate(self, threads: Threads) -> None:
         with self._translated():
-            self._connection(threads).execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            db = self._connection(threads)
+            [busy, *_] = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if busy:
+                raise sqlite3.OperationalError("database is locked")
 
     def _query(
         self, threads: Threads, operation: Callable[..., T], arguments: tuple[Any, ...]

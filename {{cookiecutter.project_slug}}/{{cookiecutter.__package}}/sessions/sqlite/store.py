@@ -303,37 +303,32 @@ class SQLiteStore(SessionStore):
         limit: int | None,
         since: float | None,
     ) -> SessionRecord | None:
-        """Read head and state in one statement, and then the events up to that revision.
+        """Read head and state in one statement and the events in another, of the same moment.
 
-        Events never change, so the result is consistent. If the session is deleted in between, events are
-        missing, and all is read again in one transaction.
+        Otherwise the id of a row that is deleted in between may be that of another session.
         """
-        for again in (False, True):
-            if again:
-                db.execute("BEGIN")
-            try:
-                rowid, found = _find(db, key)
-            except NotFound:
-                return None
-            if found.head.expired(now):
-                return None
-            base, last = rowid << 32, found.head.position.revision
-            first = after_revision if limit is None else max(after_revision, last - limit)
-            if since is not None and first < last:
-                older = db.execute(
-                    "SELECT id FROM events WHERE id BETWEEN ? AND ? AND timestamp < ?"
-                    " ORDER BY id DESC LIMIT 1",
-                    (base + first + 1, base + last, since),
-                ).fetchone()
-                first = older[0] - base if older else first
-            if first >= last:
-                return found
-            rows = db.execute(
-                "SELECT id - ?, timestamp, data FROM events WHERE id BETWEEN ? AND ? ORDER BY id",
-                (base, base + first + 1, base + last),
-            ).fetchall()
-            if len(rows) == last - first:
-                break
+        db.execute("BEGIN")
+        try:
+            rowid, found = _find(db, key)
+        except NotFound:
+            return None
+        if found.head.expired(now):
+            return None
+        base, last = rowid << 32, found.head.position.revision
+        first = after_revision if limit is None else max(after_revision, last - limit)
+        if since is not None and first < last:
+            older = db.execute(
+                "SELECT id FROM events WHERE id BETWEEN ? AND ? AND timestamp < ?"
+                " ORDER BY id DESC LIMIT 1",
+                (base + first + 1, base + last, since),
+            ).fetchone()
+            first = older[0] - base if older else first
+        if first >= last:
+            return found
+        rows = db.execute(
+            "SELECT id - ?, timestamp, data FROM events WHERE id BETWEEN ? AND ? ORDER BY id",
+            (base, base + first + 1, base + last),
+        )
         return replace(found, events=[StoredEvent(*row) for row in rows])
 
     def _list(

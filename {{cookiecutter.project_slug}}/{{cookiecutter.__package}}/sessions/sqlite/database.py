@@ -212,7 +212,10 @@ class Database:
             db = self._connection(threads)
             [busy, *_] = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             if busy:
-                raise sqlite3.OperationalError("database is locked")
+                raise StoreUnavailable(
+                    f"SQLite file {self.path}: what was erased is still in {self.path.name}-wal, because"
+                    " another process is reading; repeat this."
+                )
 
     def _query(
         self, threads: Threads, operation: Callable[..., T], arguments: tuple[Any, ...]

@@ -50,9 +50,10 @@ async def test_task_keeps_no_callback_of_a_turn_that_ended(
     session = await create(service)
     assert isinstance(session, PersistentSession)
     task = asyncio.current_task()
-    async with service.turn(session):
-        assert "Turn.abandon" in repr(task)
-    assert "Turn.abandon" not in repr(task)
+    await service.begin_turn(session)
+    assert "Turn.task_done" in repr(task)
+    await service.end_turn(session)
+    assert "Turn.task_done" not in repr(task)
 
 
 def note(key: str) -> str:

@@ -90,7 +90,9 @@ def bake_earlier(template: Path, folder: Path, version: str = VERSION, **answers
     git(earlier, "checkout", "--quiet", known[version])
     command = [sys.executable, "-m", "cookiecutter", str(earlier), "--no-input", "--default-config"]
     given = [f"{name}={answer}" for name, answer in answers.items()]
-    subprocess.run([*command, f"--output-dir={folder}", *given], check=True, capture_output=True)
+    # Python would take the extension of the newest version from this repository.
+    command += [f"--output-dir={folder}", *given]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
     shutil.rmtree(earlier)
     (project,) = folder.glob("*/.template.json")
     return project.parent

@@ -26,6 +26,12 @@ from {{ cookiecutter.__package }}.sessions.store import ScopedState, SessionKey
 
 from ..sessions.support import ODD_IDS, event
 
+pytestmark = pytest.mark.filterwarnings(
+    # ADK's SqliteSessionService leaves a connection to the garbage collection. Python 3.13 and later warn of it.
+    "ignore:unclosed database:ResourceWarning",
+    "ignore:Exception ignored while finalizing database:pytest.PytestUnraisableExceptionWarning",
+)
+
 Run = Callable[..., Result]
 Contents = dict[tuple[str, str], Any]
 """Sessions by user and id."""

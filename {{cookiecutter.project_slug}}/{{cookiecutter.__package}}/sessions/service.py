@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from google.adk.errors import StaleSessionError
 from google.adk.errors.already_exists_error import AlreadyExistsError
@@ -47,6 +47,8 @@ from .store import (
 )
 from .ttl import parse_ttl
 from .turns import LEASES, Turn, TurnQueue
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -264,8 +266,8 @@ class PersistentSessionService(BaseSessionService):
         if not (isinstance(session, PersistentSession) and session.attached):
             return await self._append_to_foreign(session, event)
         if event.actions.compaction and not session.turn:
-            # ADK appends a summary after the turn, when the next one may have begun. It goes without the
-            # summary if that is stale. Any other error would fail a message that is answered already.
+            # ADK appends a summary after the turn, when the next one may have begun. ADK discards a stale
+            # summary. Any other error would fail a message that is answered already.
             try:
                 async with self.turn(session):
                     await self.refresh(session)
@@ -467,20 +469,28 @@ def _not_found(key: SessionKey) -> SessionNotFoundError:
     return SessionNotFoundError(f"{_name(key)} not found: it was deleted, or it has expired.")
 
 
+def by_scope(state: Mapping[str, T]) -> tuple[dict[str, T], dict[str, T], dict[str, T]]:
+    """Split state into that of the app, that of the user, and the session's own. `temp:` is left out.
+
+    Keys lose their prefix.
+    """
+    app: dict[str, T] = {}
+    user: dict[str, T] = {}
+    own: dict[str, T] = {}
+    for name, value in state.items():
+        if name.startswith(State.APP_PREFIX):
+            app[name.removeprefix(State.APP_PREFIX)] = value
+        elif name.startswith(State.USER_PREFIX):
+            user[name.removeprefix(State.USER_PREFIX)] = value
+        elif not name.startswith(State.TEMP_PREFIX):
+            own[name] = value
+    return app, user, own
+
+
 def _encode_by_scope(state: Mapping[str, Any]) -> ScopedState:
     """Encode state and split it by scope. `temp:` is not kept."""
     kept = {name: value for name, value in state.items() if not name.startswith(State.TEMP_PREFIX)}
-    app: dict[str, bytes] = {}
-    user: dict[str, bytes] = {}
-    own: dict[str, bytes] = {}
-    for name, data in encode_state(kept).items():
-        if name.startswith(State.APP_PREFIX):
-            app[name.removeprefix(State.APP_PREFIX)] = data
-        elif name.startswith(State.USER_PREFIX):
-            user[name.removeprefix(State.USER_PREFIX)] = data
-        else:
-            own[name] = data
-    return ScopedState(app, user, own)
+    return ScopedState(*by_scope(encode_state(kept)))
 
 
 def _decode_by_scope(key: SessionKey, state: ScopedState) -> dict[str, Any]:

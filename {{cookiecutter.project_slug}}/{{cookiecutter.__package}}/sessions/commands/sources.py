@@ -31,6 +31,7 @@ from .transfer import (
     Shared,
     Unreadable,
     content_from_adk,
+    name_of_shared,
     shared_from_adk,
     shared_records,
 )
@@ -164,9 +165,7 @@ class AdkSource:
                 try:
                     state = await answered(call)
                 except CorruptSession as error:
-                    yield Unreadable(
-                        f"state of user {left!r} in app {app_name!r}", str(error), left
-                    )
+                    yield Unreadable(name_of_shared(app_name, left), str(error), left)
                     continue
                 for shared in shared_records(app_name, left, state or {}):
                     yield shared

@@ -19,6 +19,7 @@ from google.adk.sessions.state import State
 
 from ..codec import decode_event, decode_state, encode_event, encode_state
 from ..errors import CorruptSession, RefusedValue, SessionStoreError
+from ..service import by_scope
 from ..store import (
     AlreadyExists,
     NotFound,
@@ -92,7 +93,7 @@ def name_of(key: SessionKey) -> str:
 
 def shared_from_adk(session: Session) -> list[Shared | Unreadable]:
     """Return the state that a Session of ADK shares with others, and its values that cannot be stored."""
-    app, user, _ = _by_scope(session.state)
+    app, user, _ = by_scope(session.state)
     return [
         *shared_records(session.app_name, None, app),
         *shared_records(session.app_name, session.user_id, user),
@@ -110,7 +111,7 @@ def shared_records(
         try:
             state |= encode_state({name: value})
         except RefusedValue as error:
-            where = _name_of_shared(app_name, user_id)
+            where = name_of_shared(app_name, user_id)
             refused.append(Unreadable(where, str(error), user_id, prefix + name))
     return [*([Shared(app_name, user_id, state)] if state else []), *refused]
 
@@ -125,23 +126,8 @@ def content_from_adk(session: Session) -> Content:
         StoredEvent(number, event.timestamp, encode(event))
         for number, event in enumerate(session.events, 1)
     ]
-    own = _by_scope(session.state)[2]
+    own = by_scope(session.state)[2]
     return Content(session.last_update_time, None, encode_state(own), events)
-
-
-def _by_scope(state: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Split state into that of the app, that of the user, and the session's own."""
-    app: dict[str, Any] = {}
-    user: dict[str, Any] = {}
-    own: dict[str, Any] = {}
-    for name, value in state.items():
-        if name.startswith(State.APP_PREFIX):
-            app[name.removeprefix(State.APP_PREFIX)] = value
-        elif name.startswith(State.USER_PREFIX):
-            user[name.removeprefix(State.USER_PREFIX)] = value
-        elif not name.startswith(State.TEMP_PREFIX):
-            own[name] = value
-    return app, user, own
 
 
 def encode(event: Event) -> bytes:
@@ -318,7 +304,7 @@ class Target:
         if isinstance(record, Unreadable):
             self.counts.problems.append(f"{record.name}: {record.problem}")
         elif isinstance(record, Shared):
-            name = _name_of_shared(record.app_name, record.user_id)
+            name = name_of_shared(record.app_name, record.user_id)
             await self._counting_problems(name, self._write_shared(record))
         else:
             await self._counting_problems(name_of(record.key), self._write_session(record))
@@ -413,7 +399,8 @@ class Target:
             raise TransferError("what was written is not what is there now")
 
 
-def _name_of_shared(app_name: str, user_id: str | None) -> str:
+def name_of_shared(app_name: str, user_id: str | None) -> str:
+    """Return how messages call shared state."""
     if user_id is None:
         return f"state of app {app_name!r}"
     return f"state of user {user_id!r} in app {app_name!r}"

@@ -214,7 +214,7 @@ class Database:
             if busy:
                 raise StoreUnavailable(
                     f"SQLite file {self.path}: what was erased is still in {self.path.name}-wal, because"
-                    " another process is reading; repeat this."
+                    " another process is reading; erase it again."
                 )
 
     def _query(

@@ -305,7 +305,7 @@ class SQLiteStore(SessionStore):
     ) -> SessionRecord | None:
         """Read head and state in one statement and the events in another, of the same moment.
 
-        Otherwise the id of a row that is deleted in between may be that of another session.
+        In two transactions, another session could get the row id of one that is deleted in between.
         """
         db.execute("BEGIN")
         try:
